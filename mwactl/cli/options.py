@@ -1,0 +1,47 @@
+"""Options that many commands share: each is declared once, here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mwactl.cli.output import Mode, out
+
+
+def _set_json(value: bool) -> bool:
+    if value:
+        out.mode = Mode.JSON
+    return value
+
+
+def _set_quiet(value: bool) -> bool:
+    if value:
+        out.mode = Mode.QUIET
+    return value
+
+
+def _set_debug(value: bool) -> bool:
+    if value:
+        out.debug = True
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.", callback=_set_json)]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print only the identifier; no progress.", callback=_set_quiet)
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="MWACTL_DEBUG", callback=_set_debug)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything up to the first write; print the plan.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[OPTION=VALUE]…", help="Recipe options, such as train.epochs=5 (mwactl help config)."),
+]
+Backbone = Annotated[
+    str, typer.Option("--backbone", help="A backbone: mwactl backbones list, clip:MODEL/TAG, clip:local-dir:FOLDER.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="A weights file, a pretrained tag, or `random` (default: the backbone's)."),
+]
+Download = Annotated[bool, typer.Option("--download", help="Allow the network, for the backbone's weights.")]
