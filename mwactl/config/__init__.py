@@ -1,0 +1,36 @@
+"""Recipes: the typed schema, and loading one with every mistake reported at once, by file and line. No torch."""
+
+from __future__ import annotations
+
+from mwactl.config.load import LoadedRecipe, load_recipe, parse_recipe, recipe_from_dict
+from mwactl.config.options import Option, options
+from mwactl.config.recipe import (
+    BackboneConfig,
+    DataConfig,
+    MethodConfig,
+    Modality,
+    MwaConfig,
+    Recipe,
+    TrainConfig,
+)
+from mwactl.config.templates import PackagedRecipe, packaged_recipe, packaged_recipes, templates
+
+__all__ = [
+    "BackboneConfig",
+    "DataConfig",
+    "LoadedRecipe",
+    "MethodConfig",
+    "Modality",
+    "MwaConfig",
+    "Option",
+    "PackagedRecipe",
+    "Recipe",
+    "TrainConfig",
+    "load_recipe",
+    "options",
+    "packaged_recipe",
+    "packaged_recipes",
+    "parse_recipe",
+    "recipe_from_dict",
+    "templates",
+]

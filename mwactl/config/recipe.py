@@ -1,0 +1,206 @@
+"""The recipe: everything that decides what an adapter becomes. Data, no behaviour, no torch.
+
+Every field has a docstring under it; those texts are what `mwactl help config`, the messages about a recipe's mistakes
+and the documentation show. What concerns one field is a constraint here; what concerns several is in `conflicts.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+_STRICT = ConfigDict(extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _spelled(pattern: str, expected: str, max_length: int | None = None) -> Any:
+    """A text of a certain form; `expected` is how a message names the form ("must be …")."""
+    return Field(pattern=pattern, max_length=max_length, json_schema_extra={"expected": expected})
+
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Text = Annotated[str, Field(min_length=1)]
+# As in the registry: no `..` and no dot at the end, so that every name can be a directory anywhere.
+Name = Annotated[
+    str,
+    _spelled(
+        r"^[a-z0-9](\.?[a-z0-9_-])*$",
+        "a name of lower-case letters, digits, `-`, `_` and single dots (at most 64, the first a letter or a digit)",
+        max_length=64,
+    ),
+]
+Device = Annotated[str, _spelled(r"^(auto|cpu|cuda(:[0-9]+)?)$", "`auto`, `cpu`, `cuda` or `cuda:N`")]
+SomeLayers = Annotated[str, _spelled(r"^(first|last) [1-9][0-9]*$", "`first N` or `last N`")]
+Modality = Literal["image", "text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which frozen model is adapted."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Text
+    """A backbone's name (`mwactl backbones list`), `clip:MODEL[/PRETRAINED]` or `clip:local-dir:FOLDER`."""
+
+    weights: Text | None = None
+    """A weights file, a pretrained tag, or `random`. Unset: the backbone's own default weights."""
+
+    weights_seed: Seed = 0
+    """The seed of `weights: random`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MwaConfig:
+    """The MultiWay-Adapter: a Knowledge Extractor beside each FFN, an Alignment Enhancer on top of each block."""
+
+    __pydantic_config__ = _STRICT
+
+    preset: Literal["paper", "authors-code"] = "paper"
+    """`paper`: the paper's equations. `authors-code`: the structure of the public code; the structural options
+    below (all but `layers` and `modalities`) must then keep their defaults."""
+
+    knowledge_extractor: Annotated[int, Field(ge=0)] = 64
+    """Middle dimension of the Knowledge Extractor; 0 leaves it out."""
+
+    alignment_enhancer: Annotated[int, Field(ge=0)] = 128
+    """Middle dimension of the Alignment Enhancer; 0 leaves it out."""
+
+    alpha: float | Literal["learned"] = 1.0
+    """Scale of the Knowledge Extractor's branch; `learned`: one trained scalar a module, starting at 1."""
+
+    beta: float | Literal["learned"] = 1.0
+    """Scale of the Alignment Enhancer's branch; `learned` as for `alpha`."""
+
+    layer_norm: bool = True
+    """Normalise each module's input (paper, equation 1)."""
+
+    bias: bool = True
+    """Biases in the two projections."""
+
+    activation: Literal["relu", "gelu"] = "relu"
+    """Between the two projections."""
+
+    dropout: Rate = 0.0
+    """Dropout on the middle activations while training."""
+
+    share_enhancer: bool = True
+    """Where both modalities pass through a block, use one Alignment Enhancer for both; else one for each."""
+
+    layers: Literal["all"] | SomeLayers = "all"
+    """Which blocks of each tower: `all`, `first N` or `last N`."""
+
+    modalities: tuple[Modality, ...] = ("image", "text")
+    """Which towers; at least one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What is trained."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Literal["mwa", "head", "full"] = "mwa"
+    """`mwa`: the adapter alone. `head`: the projections to the shared space. `full`: every weight (baseline)."""
+
+    mwa: MwaConfig = field(default_factory=MwaConfig)
+    """Options of `mwa`; without effect on the other methods."""
+
+    train_logit_scale: bool | None = None
+    """Train the temperature too. Unset: no for `mwa`, yes for `head` and `full`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which captioned pictures."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Text
+    """A data set of the catalogue (`mwactl data list`)."""
+
+    train_split: Text = "train"
+    """The split that is trained on."""
+
+    val_split: Text | None = "val"
+    """The split that chooses the best epoch; `null`: no validation, the last epoch is kept."""
+
+    captions: Literal["random", "all"] = "random"
+    """`random`: an epoch shows each picture once, with one of its captions; `all`: every pair once."""
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """A picture that cannot be read: `stop` before training starts, or `skip` it (named and counted)."""
+
+    augment: Literal["none", "flip", "crop"] = "crop"
+    """`none`: the evaluation transform. `flip`: and mirrored half the time. `crop`: the backbone's own training
+    transform (random resized crop)."""
+
+    crop_min_scale: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """`crop`: the smallest share of the picture's area that a crop keeps."""
+
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode pictures. Unset: one a core, at most 8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How it is trained."""
+
+    __pydantic_config__ = _STRICT
+
+    epochs: Positive = 20
+    """Passes over the training split."""
+
+    batch_size: Positive = 256
+    """Pairs a step, at least 2; every other pair of the batch is a negative."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW."""
+
+    warmup: Rate = 0.1
+    """Share of all steps over which the learning rate rises from 0."""
+
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Where the cosine ends; at most `lr`."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """AdamW's weight decay; biases, norms and scalars never decay."""
+
+    betas: tuple[Rate, Rate] = (0.9, 0.98)
+    """AdamW's decay rates of the gradient's running mean and square."""
+
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; `null`: no clipping."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 on a GPU that has it, else fp16 on a GPU, fp32 on a CPU."""
+
+    device: Device = "auto"
+    """Where it runs; `auto`: a GPU where there is one, else the CPU."""
+
+    seed: Seed = 0
+    """Set before anything is created."""
+
+    checkpoint_every: Positive | None = None
+    """Steps between resumable checkpoints. Unset: one an epoch."""
+
+    eval_batch_size: Positive = 256
+    """Pictures or captions a step when validating."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run, whole."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Name
+    """The adapter's name in the registry."""
+
+    backbone: BackboneConfig
+    data: DataConfig
+    method: MethodConfig = field(default_factory=MethodConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

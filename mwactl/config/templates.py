@@ -1,0 +1,107 @@
+"""The recipes that come with the package, and where they lie."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from mwactl.errors import NotFoundError, UsageError
+from mwactl.files import atomic_write
+
+
+@dataclass(frozen=True)
+class PackagedRecipe:
+    """A recipe of the package.
+
+    Args:
+        name: What it is called: `coco`.
+        text: The file, comments and all.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def description(self) -> str:
+        """The file's first line, which is a comment that says what the recipe is for."""
+        return self.text.partition("\n")[0].removeprefix("#").strip()
+
+    def copy_to(self, target: Path, *, replace: bool = False) -> Path:
+        """Write the recipe to a file.
+
+        Args:
+            target: The file; or a folder, in which it becomes `NAME.yaml`.
+            replace: Replace the file if there is one.
+
+        Returns:
+            The file.
+
+        Raises:
+            UsageError: The file is there already, or cannot be written.
+        """
+        if target.is_dir():
+            target /= f"{self.name}.yaml"
+        if target.exists() and not replace:
+            raise UsageError(
+                "the file is already there; it was not changed",
+                where=str(target),
+                fix=f"mwactl recipes copy {self.name} ANOTHER.yaml, or add --force to replace it",
+            )
+        try:
+            atomic_write(target, self.text.encode("utf-8"))
+        except OSError as error:
+            why = error.strerror or str(error)
+            fix = f"mwactl recipes copy {self.name} A/WRITABLE/PLACE.yaml"
+            raise UsageError("the recipe cannot be written there", where=str(target), why=why, fix=fix) from error
+        return target
+
+
+def templates() -> Traversable:
+    """The folder of files that are data, not code: inside the package in a wheel, beside it in a checkout.
+
+    Raises:
+        NotFoundError: Neither is there.
+    """
+    package = resources.files("mwactl")
+    if (inside := package.joinpath("templates")).is_dir():
+        return inside
+    beside = Path(str(package)).parent / "templates"
+    if beside.is_dir():
+        return beside
+    raise NotFoundError(
+        "the templates that come with mwactl are missing",
+        where=str(package),
+        why="the installation is incomplete",
+        fix="pip install --force-reinstall mwactl",
+    )
+
+
+def packaged_recipes() -> dict[str, PackagedRecipe]:
+    """The recipes of the package by name, in alphabetical order.
+
+    Raises:
+        NotFoundError: The installation lacks them.
+    """
+    files = [file for file in templates().iterdir() if file.name.endswith(".yaml")]
+    names = sorted((file.name.removesuffix(".yaml"), file) for file in files)
+    return {name: PackagedRecipe(name, file.read_text(encoding="utf-8")) for name, file in names}
+
+
+def packaged_recipe(name: str) -> PackagedRecipe:
+    """A recipe of the package by its name, with or without `.yaml`.
+
+    Raises:
+        NotFoundError: There is none of that name.
+    """
+    recipes = packaged_recipes()
+    if known := recipes.get(name.removesuffix(".yaml")):
+        return known
+    close = difflib.get_close_matches(name, recipes, n=1)
+    raise NotFoundError(
+        f"no recipe `{name}` comes with mwactl",
+        why=f"did you mean {close[0]}?" if close else f"there are: {', '.join(recipes)}",
+        fix="mwactl recipes list",
+    )

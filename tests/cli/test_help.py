@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mwactl
+from mwactl.config import options
+from mwactl.errors import EXIT_CODE_MEANINGS, ExitCode
+
+
+def test_exit_codes_are_all_explained(mwactl_cli):
+    lines = mwactl_cli("help", "exit-codes").stdout.splitlines()
+    assert [line.split("\t") for line in lines] == [[str(int(code)), EXIT_CODE_MEANINGS[code]] for code in ExitCode]
+
+
+def test_exit_codes_as_json(mwactl_cli):
+    document = mwactl_cli("help", "exit-codes", "--json").json
+    assert document["schema"] == 1
+    assert {row["code"] for row in document["exit_codes"]} == {0, 1, 2, 3, 4, 5, 6, 130}
+
+
+def test_references_that_are_explained_can_be_parsed(mwactl_cli):
+    from mwactl.registry.reference import parse_reference
+
+    rows = mwactl_cli("help", "references", "--json").json["references"]
+    assert [str(parse_reference(row["form"])) for row in rows] == [row["form"] for row in rows]
+    assert mwactl_cli("help", "references").stdout.startswith("coco-mwa\t")
+
+
+def test_environment_shows_what_is_in_effect(mwactl_cli, monkeypatch, empty_home):
+    monkeypatch.setenv("MWACTL_REGISTRY", "/elsewhere")
+    rows = {row["variable"]: row for row in mwactl_cli("help", "environment", "--json").json["environment"]}
+    assert rows["MWACTL_HOME"]["value"] == str(empty_home)
+    assert (rows["MWACTL_REGISTRY"]["value"], rows["MWACTL_REGISTRY"]["set"]) == ("/elsewhere", True)
+    monkeypatch.delenv("MWACTL_REGISTRY")
+    rows = {row["variable"]: row for row in mwactl_cli("help", "environment", "--json").json["environment"]}
+    assert (rows["MWACTL_REGISTRY"]["value"], rows["MWACTL_REGISTRY"]["set"]) == (str(empty_home / "registry"), False)
+
+
+def test_environment_lists_every_variable_the_code_reads(mwactl_cli):
+    source = "\n".join(file.read_text("utf-8") for file in Path(mwactl.__file__).parent.rglob("*.py"))
+    read = set(re.findall(r'"(MWACTL_[A-Z_]+)"', source))
+    rows = mwactl_cli("help", "environment", "-q").stdout.split()
+    assert {"MWACTL_HOME", "MWACTL_REGISTRY", "MWACTL_DEBUG"} <= read <= set(rows)
+
+
+def test_config_explains_every_option(mwactl_cli):
+    stdout = mwactl_cli("help", "config").stdout
+    for path, option in options().items():
+        assert re.search(rf"^{re.escape(path)}( = |:$)", stdout, re.MULTILINE), path
+        assert option.description in stdout
+    assert "train.batch_size = a whole number (above 0); default 256\n" in stdout
+
+
+def test_config_as_json_lists_options_without_sections(mwactl_cli):
+    rows = mwactl_cli("help", "config", "--json").json["options"]
+    assert [row["option"] for row in rows] == [path for path, option in options().items() if not option.is_section]
+    assert [row["option"] for row in rows if row["required"]] == ["name", "backbone.name", "data.name"]
+
+
+@pytest.mark.parametrize("topic", ["exit-codes", "references", "environment", "config"])
+def test_every_help_text_ends_with_an_example(mwactl_cli, topic):
+    assert f"Example: mwactl help {topic}" in mwactl_cli("help", topic, "--help").stdout
+
+
+def test_commands_import_no_pydantic_and_no_yaml_before_they_run():
+    code = "import sys, mwactl.cli, mwactl.cli.help; print(sorted({'pydantic', 'yaml', 'torch'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "[]\n"
