@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mwactl.files import sha256_file
+from mwactl.home import catalogue_path
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """The options that name a tiny data set."""
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    images = []
+    for name, split, captions in (("a", "train", 3), ("b", "train", 1), ("c", "test", 2)):
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{name}.png")
+        sentences = [{"raw": f"{name} {i}", "sentid": i} for i in range(captions)]
+        images.append({"filename": f"{name}.png", "split": split, "sentences": sentences})
+    (tmp_path / "d.json").write_text(json.dumps({"images": images}))
+    return ["--format", "karpathy", "--annotations", str(tmp_path / "d.json"), "--images", str(tmp_path / "images")]
+
+
+def test_add_prints_counts_and_the_next_command(mwactl_cli: Cli, files: list[str]) -> None:
+    result = mwactl_cli("data", "add", "tiny", *files)
+    assert result.code == 0
+    assert result.stdout.splitlines() == ["added tiny", "train\t2\t4\t1\t2.00\t3", "test\t1\t2\t2\t2.00\t2"]
+    assert result.stderr == "next: mwactl data show tiny\n"
+
+
+def test_show_json_has_the_promised_keys(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    mwactl_cli("data", "add", "tiny", *files)
+    result = mwactl_cli("data", "show", "tiny", "--json")
+    assert result.json == {
+        "schema": 1,
+        "name": "tiny",
+        "format": "karpathy",
+        "annotations": str(tmp_path / "d.json"),
+        "annotations_sha256": sha256_file(tmp_path / "d.json"),
+        "images": str(tmp_path / "images"),
+        "splits": {
+            "train": {"images": 2, "captions": 4, "captions_per_image": {"min": 1, "mean": 2.0, "max": 3}},
+            "test": {"images": 1, "captions": 2, "captions_per_image": {"min": 2, "mean": 2.0, "max": 2}},
+        },
+    }
+    assert result.stderr == ""
+
+
+def test_show_tells_a_person_the_same(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    mwactl_cli("data", "add", "tiny", *files)
+    lines = mwactl_cli("data", "show", "tiny").stdout.splitlines()
+    assert f"annotations_sha256\t{sha256_file(tmp_path / 'd.json')}" in lines
+    assert "train\t2\t4\t1\t2.00\t3" in lines
+
+
+def test_list_names_every_data_set(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    for name in ("two", "one"):
+        mwactl_cli("data", "add", name, *files)
+    assert mwactl_cli("data", "list", "-q").stdout == "one\ntwo\n"
+    document = mwactl_cli("data", "list", "--json").json
+    assert document["schema"] == 1
+    assert document["datasets"][0] == {
+        "name": "one",
+        "format": "karpathy",
+        "annotations": str(tmp_path / "d.json"),
+        "images": str(tmp_path / "images"),
+    }
+    assert mwactl_cli("data", "list").stdout.splitlines()[1] == f"two\tkarpathy\t{tmp_path / 'images'}"
+
+
+def test_an_empty_list_says_how_to_begin(mwactl_cli: Cli) -> None:
+    result = mwactl_cli("data", "list")
+    assert (result.code, result.stdout) == (0, "")
+    assert "next: mwactl data add NAME --format karpathy --annotations FILE --images DIR" in result.stderr
+    assert mwactl_cli("data", "list", "--json").json == {"schema": 1, "datasets": []}
+
+
+def test_dry_run_counts_and_adds_nothing(mwactl_cli: Cli, files: list[str]) -> None:
+    result = mwactl_cli("data", "add", "tiny", *files, "--dry-run")
+    assert result.code == 0
+    assert result.stdout.splitlines()[0] == "would add tiny"
+    assert mwactl_cli("data", "add", "tiny", *files, "--dry-run", "--json").json["splits"]["train"]["images"] == 2
+    assert not catalogue_path().exists()
+
+
+def test_another_data_set_of_the_name_needs_replace(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    mwactl_cli("data", "add", "tiny", *files)
+    (tmp_path / "e.json").write_bytes((tmp_path / "d.json").read_bytes())
+    files[3] = str(tmp_path / "e.json")
+    result = mwactl_cli("data", "add", "tiny", *files)
+    assert result.code == 2
+    assert "--replace" in result.stderr
+    assert mwactl_cli("data", "add", "tiny", *files, "--replace", "-q").stdout == "tiny\n"
+    assert mwactl_cli("data", "show", "tiny", "--json").json["annotations"] == str(tmp_path / "e.json")
+
+
+def test_missing_pictures_are_told_on_stderr_alone(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "images" / "a.png").unlink()
+    result = mwactl_cli("data", "add", "tiny", *files, "--json")
+    assert result.code == 0
+    assert result.json["name"] == "tiny"
+    assert "warning: 1 of 3 pictures are missing" in result.stderr
+
+
+def test_an_unknown_name_exits_3_with_the_command(mwactl_cli: Cli) -> None:
+    result = mwactl_cli("data", "show", "coco", "--json")
+    assert (result.code, result.stdout) == (3, "")
+    assert "fix: mwactl data add coco --format karpathy --annotations FILE --images DIR" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "code"),
+    [(1, "xml", 2), (3, "absent.json", 3), (5, "absent", 3)],
+)
+def test_wrong_arguments_have_their_exit_codes(
+    mwactl_cli: Cli, files: list[str], position: int, value: str, code: int
+) -> None:
+    files[position] = value
+    result = mwactl_cli("data", "add", "tiny", *files)
+    assert result.code == code
+    assert "fix: " in result.stderr
+
+
+def test_damaged_annotations_exit_1_in_at_most_four_lines(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    document = json.loads((tmp_path / "d.json").read_text())
+    for image in document["images"]:
+        image["sentences"][0]["raw"] = ""
+    (tmp_path / "d.json").write_text(json.dumps(document))
+    result = mwactl_cli("data", "add", "tiny", *files)
+    assert result.code == 1
+    assert "3 mistakes" in result.stderr
+    assert len(result.stderr.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("command", ["add", "list", "show"])
+def test_help_ends_with_an_example(mwactl_cli: Cli, command: str) -> None:
+    result = mwactl_cli("data", command, "--help")
+    assert f"Example: mwactl data {command}" in " ".join(result.stdout.split())
+
+
+def test_importing_the_commands_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'numpy', 'PIL', 'pydantic', 'yaml'}"
+    program = f"import mwactl.cli.data, sys; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_library_imports_no_torch() -> None:
+    program = "import mwactl.data, sys; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
