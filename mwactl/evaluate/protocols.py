@@ -1,0 +1,126 @@
+"""From embeddings to the numbers of a retrieval protocol.
+
+* `full`: every image against every caption, at once. This is "COCO 5k" on COCO's 5,000 test images and "Flickr30k 1k"
+  on Flickr30k's 1,000; the result states images × texts, so the name needs not.
+* `coco-1k`: five disjoint blocks of 1,000 consecutive images, each with all of its own captions and nothing else;
+  every metric is the mean of the five. (Older work keeps only the first five captions of an image; we keep all.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mwactl.errors import UsageError
+from mwactl.evaluate.metrics import direction_metrics, rsum
+from mwactl.evaluate.ranks import Embeddings, Indices, Ranks, checked_embeddings, checked_pairs, retrieval_ranks
+
+FOLDS = 5
+FOLD_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """The numbers of one evaluation and what they were computed on."""
+
+    images: int
+    texts: int
+    protocol: str
+    image_to_text: dict[str, float]
+    """"R@1", "R@5", "R@10" in percent, "median_rank", "mean_rank"; so for the other direction."""
+    text_to_image: dict[str, float]
+    rsum: float
+    tie_rate: float
+    """Share (0 to 1) of queries whose best own score equals a non-own candidate's."""
+    ranks: Ranks
+    """[images] and [texts] ranks, in the order of the embeddings. Under `coco-1k` they are ranks within the block; a
+    caption with images in several blocks has the worst of its ranks here (the metrics use all of them)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers without the raw ranks, for JSON."""
+        return {
+            "images": self.images,
+            "texts": self.texts,
+            "image_to_text": dict(self.image_to_text),
+            "text_to_image": dict(self.text_to_image),
+            "rsum": self.rsum,
+            "protocol": self.protocol,
+            "tie_rate": self.tie_rate,
+        }
+
+
+def evaluate_embeddings(
+    image_embeddings: Embeddings, text_embeddings: Embeddings, pairs: Indices, protocol: str = "full"
+) -> RetrievalResult:
+    """Image-to-text and text-to-image retrieval metrics of L2-normalised embeddings.
+
+    Args:
+        image_embeddings: [n_images, e] float32, in the order of the split's file.
+        text_embeddings: [n_texts, e] float32.
+        pairs: [p, 2] integers, (image index, text index); many-to-many.
+        protocol: One of `PROTOCOLS`.
+
+    Raises:
+        UsageError: An unknown protocol, one that does not fit the number of images, or what `retrieval_ranks` refuses.
+        MwactlError: NaN or infinity in the embeddings.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"there is no protocol {protocol!r}", fix=f"choose one of: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol](image_embeddings, text_embeddings, pairs)
+
+
+def _full(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalResult:
+    ranks = retrieval_ranks(images, texts, pairs)
+    return _result("full", ranks, [ranks])
+
+
+def _coco_1k(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalResult:
+    if len(images) != FOLDS * FOLD_IMAGES:
+        raise UsageError(
+            f"the protocol coco-1k needs exactly {FOLDS * FOLD_IMAGES} images, and there are {len(images)}",
+            why=f"it is the mean over {FOLDS} blocks of {FOLD_IMAGES} consecutive images of COCO's test split",
+            fix="use the protocol full",
+        )
+    # Checked as a whole, before folds are cut: messages then count and name what the caller knows.
+    images, texts = checked_embeddings(images, "image"), checked_embeddings(texts, "text")
+    pairs = checked_pairs(pairs, len(images), len(texts))
+    folds: list[Ranks] = []
+    worst = np.zeros(len(texts), np.int64)  # [n_texts]
+    for start in range(0, len(images), FOLD_IMAGES):
+        inside = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + FOLD_IMAGES)]
+        fold_texts, text_index = np.unique(inside[:, 1], return_inverse=True)
+        fold_pairs = np.stack([inside[:, 0] - start, text_index], axis=1)
+        fold = retrieval_ranks(images[start : start + FOLD_IMAGES], texts[fold_texts], fold_pairs)
+        folds.append(fold)
+        worst[fold_texts] = np.maximum(worst[fold_texts], fold.text_to_image)
+    queries = [fold.image_to_text.size + fold.text_to_image.size for fold in folds]
+    ties = float(np.average([fold.ties for fold in folds], weights=queries))
+    return _result("coco-1k", Ranks(np.concatenate([fold.image_to_text for fold in folds]), worst, ties), folds)
+
+
+def _result(protocol: str, ranks: Ranks, folds: Sequence[Ranks]) -> RetrievalResult:
+    image_to_text = _mean([direction_metrics(fold.image_to_text) for fold in folds])
+    text_to_image = _mean([direction_metrics(fold.text_to_image) for fold in folds])
+    return RetrievalResult(
+        images=ranks.image_to_text.size,
+        texts=ranks.text_to_image.size,
+        protocol=protocol,
+        image_to_text=image_to_text,
+        text_to_image=text_to_image,
+        rsum=rsum(image_to_text, text_to_image),
+        tie_rate=ranks.ties,
+        ranks=ranks,
+    )
+
+
+def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
+
+
+PROTOCOLS: dict[str, Callable[[Embeddings, Embeddings, Indices], RetrievalResult]] = {
+    "full": _full,
+    "coco-1k": _coco_1k,
+}
