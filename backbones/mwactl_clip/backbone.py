@@ -1,0 +1,174 @@
+"""An open_clip model as a `Backbone`.
+
+Shape notation: b batch, h and w pixels, s tokens, d the text tower's width, e the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+
+from mwactl.backbone.contract import Backbone, ImageTransform, Modality, Site
+from mwactl.backbone.spec import BackboneSpec, WeightsUsed
+from mwactl.errors import IncompatibleError, NotFoundError
+from mwactl_clip.sites import tower_sites
+from mwactl_clip.weights import network
+
+_HEADS = ("visual.proj", "visual.head.", "text_projection", "text.text_projection", "text.proj.")
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """What open_clip needs to build a model.
+
+    Args:
+        model_cfg: open_clip's model configuration.
+        preprocess: What differs from open_clip's default preprocessing.
+        folder: The model's own folder, for `local-dir`.
+    """
+
+    model_cfg: dict[str, Any]
+    preprocess: dict[str, Any]
+    folder: Path | None
+
+
+class ClipBackbone(Backbone):
+    """CLIP, CustomTextCLIP or CoCa (without its decoder), unchanged, behind the contract."""
+
+    def __init__(self, spec: BackboneSpec, weights: WeightsUsed, model: nn.Module, config: ClipConfig) -> None:
+        super().__init__(spec, weights)
+        self.model: Any = model.eval()
+        self._config = config
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pictures [b, 3, h, w] -> [b, e], not normalised."""
+        embedding: Tensor = self.model.encode_image(pixels, normalize=False)
+        return embedding
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] -> [b, e], not normalised. Columns that are padding in every row are not computed."""
+        tokens = self.trim_tokens(tokens)
+        if isinstance(self.model, open_clip.CLIP):
+            return self._encode_native_text(tokens)
+        if tokens.is_meta and hasattr(self.model.text, "pooler"):
+            return self._encode_hugging_face_text_on_meta(tokens)
+        embedding: Tensor = self.model.encode_text(tokens, normalize=False)
+        return embedding
+
+    def _encode_hugging_face_text_on_meta(self, tokens: Tensor) -> Tensor:
+        """Shapes only. Without a mask, whose values transformers would look at: the meta device has none."""
+        text = self.model.text
+        output = text.transformer(input_ids=tokens)  # [b, s] -> [b, s, d]
+        embedding: Tensor = text.proj(text.pooler(output, torch.ones_like(tokens)))  # [b, s, d] -> [b, e]
+        return embedding
+
+    def _encode_native_text(self, tokens: Tensor) -> Tensor:
+        """The text half of `open_clip.CLIP`, for any length up to the context: [b, s] -> [b, e]."""
+        model, length = self.model, tokens.shape[1]
+        x = model.token_embedding(tokens) + model.positional_embedding[:length]  # [b, s] -> [b, s, d]
+        mask = None if model.attn_mask is None else model.attn_mask[:length, :length]
+        x = model.ln_final(model.transformer(x, attn_mask=mask))
+        eos = getattr(model, "text_eos_id", None)
+        pooled = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=eos)  # [b, s, d] -> [b, d]
+        if model.text_projection is None:
+            return pooled  # type: ignore[no-any-return]
+        if isinstance(model.text_projection, nn.Linear):
+            return model.text_projection(pooled)  # type: ignore[no-any-return]
+        return pooled @ model.text_projection  # type: ignore[no-any-return]
+
+    def trim_tokens(self, tokens: Tensor) -> Tensor:
+        """Cut the columns after the longest caption, where the tower provably ignores them."""
+        if tokens.is_meta:
+            return tokens
+        if isinstance(self.model, open_clip.CLIP) and self.model.text_pool_type == "argmax":
+            if self.model.attn_mask is None:
+                return tokens
+            # Causal attention: nothing after the end token, which has the highest id, can reach it.
+            return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+        config = getattr(getattr(self.model, "text", None), "config", None)
+        if config is not None:
+            used = (tokens != config.pad_token_id).any(dim=0).nonzero()
+            return tokens[:, : int(used.max()) + 1] if len(used) else tokens
+        return tokens
+
+    def image_transform(self, *, train: bool = False, crop_min_scale: float = 0.9) -> ImageTransform:
+        """open_clip's own transform."""
+        augmentation = {"scale": (crop_min_scale, 1.0)} if train else None
+        return image_transform_v2(self._preprocess, is_train=train, aug_cfg=augmentation)  # type: ignore[no-any-return]
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> token ids [b, s] by the model's own tokenizer."""
+        tokens: Tensor = self._tokenizer(list(captions))
+        return tokens
+
+    def sites(self, modalities: Sequence[Modality] = ("image", "text")) -> list[Site]:
+        """The blocks of the towers that are asked for, the image tower's first."""
+        towers: tuple[Modality, ...] = ("image", "text")
+        return [site for tower in towers if tower in modalities for site in tower_sites(self.model, tower)]
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """open_clip's `logit_scale`."""
+        parameter: nn.Parameter = self.model.logit_scale
+        return parameter
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """SigLIP's `logit_bias`."""
+        return getattr(self.model, "logit_bias", None)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(h, w)."""
+        size = self._preprocess.size
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @property
+    def embedding_width(self) -> int:
+        """e."""
+        return int(self._config.model_cfg["embed_dim"])
+
+    def head_parameter_names(self) -> set[str]:
+        """The towers' final projections.
+
+        Raises:
+            IncompatibleError: The model has none.
+        """
+        names = {name for name, _ in self.named_parameters() if name.removeprefix("model.").startswith(_HEADS)}
+        if not names:
+            raise IncompatibleError(
+                f"{self.spec.name} has no projection heads to train", fix="method.name=mwa or method.name=full"
+            )
+        return names
+
+    def architecture(self) -> dict[str, Any]:
+        """open_clip's configuration and the picture preprocessing."""
+        return {"family": "clip", "model": self._config.model_cfg, "preprocess": asdict(self._preprocess)}
+
+    @cached_property
+    def _preprocess(self) -> PreprocessCfg:
+        given = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self._config.preprocess.items()
+        }
+        return PreprocessCfg(**{**given, "size": self.model.visual.image_size})
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        with network(allowed=False):
+            try:
+                return open_clip.get_tokenizer(self.spec.model)
+            except (OSError, ValueError) as error:
+                raise NotFoundError(
+                    f"the tokenizer of {self.spec.name} is not on this machine",
+                    why=" ".join(str(error).split())[:200],
+                    fix="add --download once, so that it is cached",
+                ) from error

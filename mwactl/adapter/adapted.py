@@ -1,0 +1,134 @@
+"""A backbone with an adapter: inject, strip, freeze, and the tensors that belong to the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mwactl.adapter.mwa import MultiWayAdapter
+from mwactl.backbone.contract import Backbone
+from mwactl.config.recipe import MethodConfig
+from mwactl.errors import IncompatibleError
+
+_ADAPTER = "adapter."
+_BACKBONE = "backbone."
+_NAMED_IN_ERRORS = 3
+
+
+class AdaptedModel(nn.Module):
+    """A backbone and what a method trains of it or on it. Made by `inject`.
+
+    `adapter` owns the MWA modules (None for the baselines); the backbone's own parameters keep their names.
+    """
+
+    def __init__(self, backbone: Backbone, method: MethodConfig, adapter: MultiWayAdapter | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.method = method
+        self.adapter = adapter
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pictures [b, 3, h, w] -> [b, e], not normalised."""
+        return self.backbone.encode_image(pixels)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] -> [b, e], not normalised."""
+        return self.backbone.encode_text(tokens)
+
+    def train(self, mode: bool = True) -> AdaptedModel:
+        """Training mode for what is trained: a frozen backbone stays in evaluation mode (no dropout, no drop path)."""
+        super().train(mode)
+        if self.method.name != "full":
+            self.backbone.eval()
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The adapter's own parameters: all that is trained, and all that is saved."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def trainable_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.trainable().values())
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The tensors of `trainable`, detached, on the CPU; names start with `adapter.` or `backbone.`."""
+        return {name: parameter.detach().cpu().contiguous() for name, parameter in self.trainable().items()}
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the tensors of an adapter: every name, every shape and every dtype, or nothing.
+
+        Raises:
+            IncompatibleError: A tensor is missing, unexpected, or of another shape or dtype.
+        """
+        own = self.trainable()
+        problems = [f"{name} is missing" for name in own if name not in state]
+        problems += [f"{name} is unexpected" for name in state if name not in own]
+        for name in own.keys() & state.keys():
+            mine, theirs = own[name], state[name]
+            if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+                problems.append(f"{name} is {_spelled(theirs)}, the model's is {_spelled(mine)}")
+        if problems:
+            more = len(problems) - _NAMED_IN_ERRORS
+            raise IncompatibleError(
+                f"the adapter does not fit {self.backbone.spec.name}: {len(problems)} tensors differ",
+                why="; ".join(sorted(problems)[:_NAMED_IN_ERRORS]) + (f"; and {more} more" if more > 0 else ""),
+                fix="use the backbone and the method options that the adapter was made with",
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+
+def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> AdaptedModel:
+    """Attach fresh modules to a frozen backbone, or choose what a baseline trains.
+
+    With the preset `paper`, the injected model's embeddings are bit-for-bit the backbone's until it is trained.
+
+    Args:
+        backbone: Is changed in place: its sites compute with the modules, its parameters are frozen.
+        method: What is trained.
+        seed: Of the modules' initial values; the global random state is left as it was.
+
+    Raises:
+        IncompatibleError: A tower has no transformer blocks. Nothing was touched.
+    """
+    adapter = None
+    if method.name == "mwa":
+        sites = backbone.sites(method.mwa.modalities)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            adapter = MultiWayAdapter(sites, method.mwa)
+        reference = next(backbone.parameters())
+        adapter.to(device=reference.device)
+        adapter.attach_to(sites)
+    model = AdaptedModel(backbone, method, adapter)
+    _freeze(model)
+    return model.eval()
+
+
+def strip(model: AdaptedModel) -> Backbone:
+    """Take the modules off again and give back the backbone as it was (its parameters stay frozen)."""
+    if model.adapter is not None:
+        for site in model.backbone.sites(model.method.mwa.modalities):
+            site.detach()
+        model.adapter = None
+    return model.backbone
+
+
+def _freeze(model: AdaptedModel) -> None:
+    """Require gradients for exactly what the method trains."""
+    method, backbone = model.method, model.backbone
+    policy = backbone.untrained_parameter_names()
+    if method.name == "head":
+        policy = policy | backbone.head_parameter_names()
+    temperature = {id(parameter) for parameter in (backbone.logit_scale, backbone.logit_bias) if parameter is not None}
+    train_temperature = method.name != "mwa" if method.train_logit_scale is None else method.train_logit_scale
+    for name, parameter in backbone.named_parameters():
+        wanted = train_temperature if id(parameter) in temperature else method.name == "full" or name in policy
+        parameter.requires_grad_(wanted or name in policy)
+
+
+def _spelled(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,0 +1,134 @@
+"""The contract of a backbone: the only things the toolkit ever asks of a model.
+
+Shape notation: b batch, h and w pixels, s tokens, d the width of a block, e the width of the shared space.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mwactl.backbone.spec import BackboneSpec, WeightsUsed
+
+Modality = Literal["image", "text"]
+ImageTransform = Callable[[Image.Image], Tensor]
+Branch = Callable[[Tensor], Tensor]
+
+
+class Site(ABC):
+    """One place where MultiWay-Adapter modules attach: a transformer block.
+
+    With x1 the residual stream after attention, an attached site computes, for the modality m that passes through,
+    `x2 = x1 + FFN(LN(x1)) + extractors[m](x1)` and returns `x2 + enhancers[m](x2)`.
+
+    Args:
+        name: Stable, unique in the backbone, without dots: `image/0`, `text/11`, `layer/3`.
+        depth: The block's index in its tower.
+        width: d.
+        eps: The epsilon of the block's own LayerNorm before the FFN.
+        modalities: The modalities whose tokens pass through.
+    """
+
+    def __init__(self, name: str, *, depth: int, width: int, eps: float, modalities: tuple[Modality, ...]) -> None:
+        self.name = name
+        self.depth = depth
+        self.width = width
+        self.eps = eps
+        self.modalities = modalities
+
+    @abstractmethod
+    def attach(self, extractors: Mapping[Modality, Branch], enhancers: Mapping[Modality, Branch]) -> None:
+        """Compute with these modules from now on. Renames no parameter and owns none: the adapter does."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Compute as the untouched backbone again."""
+
+
+class Backbone(nn.Module, ABC):
+    """A dual encoder of pictures and captions.
+
+    A plugin's subclass gives the towers; it is built in fp32 on the CPU, in evaluation mode.
+    """
+
+    def __init__(self, spec: BackboneSpec, weights: WeightsUsed) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weights = weights
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pictures [b, 3, h, w] -> [b, e], not normalised."""
+
+    @abstractmethod
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] -> [b, e], not normalised."""
+
+    @abstractmethod
+    def image_transform(self, *, train: bool = False, crop_min_scale: float = 0.9) -> ImageTransform:
+        """The model's own transform, an RGB picture -> [3, h, w]; `train`: with a random resized crop."""
+
+    @abstractmethod
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> token ids [b, s], int64, padded to the model's context length."""
+
+    @abstractmethod
+    def sites(self, modalities: Sequence[Modality] = ("image", "text")) -> list[Site]:
+        """Every place where modules can attach, in depth order, tower by tower.
+
+        Args:
+            modalities: Only the towers (or blocks) through which one of these passes.
+
+        Raises:
+            IncompatibleError: A tower has no transformer blocks; says which tower and why.
+        """
+
+    @property
+    @abstractmethod
+    def logit_scale(self) -> nn.Parameter:
+        """The temperature as the model stores it: log of the factor on cosine similarities, shape []."""
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """The bias of the sigmoid loss, where the family has one, shape []."""
+        return None
+
+    @property
+    @abstractmethod
+    def image_size(self) -> tuple[int, int]:
+        """(h, w) of the pictures that `encode_image` takes."""
+
+    @property
+    @abstractmethod
+    def embedding_width(self) -> int:
+        """e."""
+
+    @abstractmethod
+    def head_parameter_names(self) -> set[str]:
+        """The parameters of the projections into the shared space: what `method: head` trains."""
+
+    def untrained_parameter_names(self) -> set[str]:
+        """The freeze policy: parameters that the weights file lacks, so that they must be trained."""
+        return set()
+
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Facts that change what is computed but are no tensors (activation, epsilon, picture normalisation)."""
+
+    def trim_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] -> [b, s'], without the columns that cannot change the embedding (all padding)."""
+        return tokens
+
+    def count_parameters(self) -> int:
+        """How many numbers the backbone's parameters hold."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def unit_rows(embeddings: Tensor) -> Tensor:
+    """Rows of length one: [b, e] -> [b, e]."""
+    return torch.nn.functional.normalize(embeddings, dim=-1)
