@@ -1,0 +1,111 @@
+"""`mwactl eval`: retrieval metrics, both ways."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
+from mwactl.cli.output import Column, duration, out
+from mwactl.errors import UsageError
+
+
+def evaluate(
+    reference: Annotated[
+        str | None, typer.Argument(metavar="[REF]", help="An adapter: name, name@3. Default: the newest.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A data set (mwactl data list).")] = None,
+    zero_shot: Annotated[
+        str | None,
+        typer.Option(
+            "--zero-shot", metavar="DATA", help="A data set the adapter must never have seen: this is checked."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Evaluate this backbone without an adapter.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
+    protocol: Annotated[str, typer.Option("--protocol", help="full, or coco-1k (mean of five folds).")] = "full",
+    weights: Weights = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of `--weights random`.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures or captions a step.")] = 256,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16; ranks are always fp32.")] = "fp32",
+    on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
+    download: Download = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate retrieval: R@1/5/10, median and mean rank both ways, RSUM.
+
+    Each picture and caption is encoded once; a picture counts as found if any of its captions is in the top k; ties
+    count against the model. The result of an adapter is kept with its version.
+    """
+    name = _data_name(data, zero_shot, reference, backbone)
+    if on_error not in ("stop", "skip"):
+        raise UsageError(f"--on-error {on_error}: unknown", fix="--on-error stop, or --on-error skip")
+    from mwactl.backbone import WeightsRequest
+    from mwactl.registry import Registry
+    from mwactl.workflow.evaluate import EvaluationOptions, evaluate_adapter, evaluate_backbone
+    from mwactl.workflow.load import build_backbone
+    from mwactl.workflow.splits import checked_split
+
+    began = time.monotonic()
+    options = EvaluationOptions(protocol=protocol, batch_size=batch_size, device=device, precision=precision)
+    registry = Registry.default(reporter=out)
+    entry = None if backbone else registry.resolve(reference)
+    if entry is not None and reference is None:
+        out.info(f"evaluating the newest adapter, {entry.reference}")
+    checked = checked_split(name, split, on_error="skip" if on_error == "skip" else "stop", reporter=out)
+    if entry is None:
+        model = build_backbone(str(backbone), WeightsRequest(weights, seed=seed, download=download))
+        document = evaluate_backbone(model, checked, options, out)
+    else:
+        document = evaluate_adapter(
+            registry, entry, checked, options, out, zero_shot=zero_shot is not None, weights=weights, download=download
+        )
+    took = duration(time.monotonic() - began)
+    out.answer(document, human=lambda: _describe(document, took), identifier=f"{document['rsum']:.1f}")
+    out.hint(f"mwactl registry show {entry.reference}" if entry else f"mwactl inject --backbone {backbone}")
+
+
+def _data_name(data: str | None, zero_shot: str | None, reference: str | None, backbone: str | None) -> str:
+    if (data is None) == (zero_shot is None):
+        raise UsageError("exactly one of --data and --zero-shot says what to evaluate on", fix="mwactl data list")
+    if backbone is not None and (reference is not None or zero_shot is not None):
+        raise UsageError(
+            "--backbone evaluates a bare backbone with --data",
+            why="REF and the check of --zero-shot belong to adapters: what a backbone was trained on is unknown",
+            fix=f"mwactl eval --backbone {backbone} --data {data or zero_shot}",
+        )
+    name = data or zero_shot
+    assert name is not None
+    return name
+
+
+def _describe(document: dict[str, Any], took: str) -> None:
+    data, adapter = document["data"], document["adapter"]
+    who = adapter["reference"] if adapter else document["backbone"]["name"]
+    claim = "   zero-shot: checked" if document["zero_shot"] else ""
+    out.text(
+        f"{who} on {data['name']} {data['split']}: {document['images']:,} pictures × {document['texts']:,} captions, "
+        f"protocol {document['protocol']}{claim}"
+    )
+    rows = [
+        {"direction": "image→text", **document["image_to_text"]},
+        {"direction": "text→image", **document["text_to_image"]},
+    ]
+    percent = [Column(f"R@{k}", f"R@{k}", right=True, format="{:.1f}".format, keep=True) for k in (1, 5, 10)]
+    out.table(
+        rows,
+        [
+            Column("direction", "", keep=True),
+            *percent,
+            Column("median_rank", "median rank", right=True, format="{:g}".format),
+            Column("mean_rank", "mean rank", right=True, format="{:.1f}".format),
+        ],
+    )
+    out.text(f"RSUM {document['rsum']:.1f}   data {data['digest'][:12]}…   {took}")

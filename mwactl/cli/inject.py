@@ -1,0 +1,96 @@
+"""`mwactl inject`: fresh modules on a frozen backbone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mwactl.cli.options import Backbone, Debug, Download, DryRun, Json, Overrides, Quiet, Weights
+from mwactl.cli.output import out, size
+
+if TYPE_CHECKING:
+    from mwactl.workflow.inject import Injection
+
+
+def inject(
+    backbone: Backbone,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option("--name", help="The adapter's name (default: BACKBONE-mwa).")] = None,
+    weights: Weights = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the modules' initial values, and of random weights.")] = 0,
+    preset: Annotated[str | None, typer.Option("--preset", help="paper or authors-code.")] = None,
+    knowledge_extractor: Annotated[
+        int | None, typer.Option("--knowledge-extractor", help="Middle dimension (default 64).")
+    ] = None,
+    alignment_enhancer: Annotated[
+        int | None, typer.Option("--alignment-enhancer", help="Middle dimension (default 128).")
+    ] = None,
+    modalities: Annotated[str | None, typer.Option("--modalities", help="image, text or image,text.")] = None,
+    download: Download = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Inject MultiWay-Adapter modules, count them, and publish the untrained adapter as version 1.
+
+    A dry run reads no weights: it counts on the meta device, in seconds, and estimates training's memory.
+    """
+    from mwactl.backbone import WeightsRequest
+    from mwactl.config import parse_recipe
+    from mwactl.files import canonical_json
+    from mwactl.registry import Registry
+    from mwactl.workflow.inject import default_name, inject_adapter, plan_injection
+
+    flags = {
+        "preset": preset,
+        "knowledge_extractor": knowledge_extractor,
+        "alignment_enhancer": alignment_enhancer,
+        "modalities": f"[{modalities}]" if modalities else None,
+    }
+    given = [f"method.mwa.{key}={value}" for key, value in flags.items() if value is not None]
+    adapter_name = name or default_name(backbone, "mwa")
+    document = {"name": adapter_name, "backbone": {"name": backbone}, "data": {"name": "none"}}
+    recipe = parse_recipe(canonical_json(document).decode(), "the arguments", [*given, *(overrides or [])]).recipe
+    if dry_run:
+        injection = plan_injection(backbone, recipe.method)
+    else:
+        injection = inject_adapter(
+            Registry.default(reporter=out),
+            backbone,
+            recipe.method,
+            name=adapter_name,
+            weights=WeightsRequest(weights, seed=seed, download=download),
+            seed=seed,
+        )
+    identifier = injection.entry.reference if injection.entry else adapter_name
+    out.answer(injection.as_dict() | {"dry_run": dry_run}, human=lambda: _describe(injection), identifier=identifier)
+    out.hint(
+        f"mwactl train RECIPE name={adapter_name} backbone.name={backbone}   (mwactl recipes list)"
+        if not dry_run
+        else f"mwactl inject --backbone {backbone}"
+    )
+
+
+def _describe(injection: Injection) -> None:
+    model, adapter = injection.model, injection.model.adapter
+    trained, total = model.trainable_count(), model.backbone.count_parameters()
+    out.text(f"{model.backbone.spec.name}   {total:,} parameters, frozen   weights: {model.backbone.weights.source}")
+    if adapter is not None:
+        counts = adapter.module_counts()
+        out.text(
+            f"{counts['knowledge_extractor']} Knowledge Extractors and {counts['alignment_enhancer']} Alignment "
+            f"Enhancers at {len(adapter.sites)} blocks"
+        )
+    out.text(f"{trained:,} trainable parameters ({100 * trained / total:.2f} %)")
+    if injection.memory is not None:
+        memory = injection.memory
+        out.text(
+            f"training memory (fp32, estimate): weights {size(memory.weights)}, gradients and optimiser "
+            f"{size(memory.gradients_and_optimiser)}, activations {size(memory.activations_per_pair)} a pair"
+        )
+    if injection.entry is None:
+        out.text("nothing written (dry run)")
+    else:
+        out.text(f"published {injection.entry.reference}   sha256:{injection.entry.digest[:12]}…")

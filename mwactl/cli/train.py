@@ -1,0 +1,112 @@
+"""`mwactl train`: from a recipe to a published adapter."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mwactl.cli.options import Debug, Download, DryRun, Json, Overrides, Quiet
+from mwactl.cli.output import duration, out, size
+from mwactl.cli.recipes import announce
+
+if TYPE_CHECKING:
+    from mwactl.config import LoadedRecipe
+    from mwactl.workflow.train import Trained
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a packaged recipe's name.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from this recipe's checkpoint.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw this recipe's checkpoint away.")] = False,
+    download: Download = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train what a recipe says, choose the best epoch on the validation split, and publish it.
+
+    Ctrl-C and SIGTERM save a checkpoint first; `--resume` ends with exactly the tensors of an uninterrupted run.
+    """
+    from mwactl.config import load_recipe
+    from mwactl.registry import Registry
+
+    loaded = load_recipe(recipe, overrides or [])
+    announce(loaded)
+    if dry_run:
+        _dry_run(loaded)
+        return
+    from mwactl.workflow.train import train_recipe
+
+    command = shlex.join(["mwactl", "train", recipe, *(overrides or [])])
+    trained = train_recipe(
+        Registry.default(reporter=out),
+        loaded,
+        resume=resume,
+        restart=restart,
+        download=download,
+        resume_command=f"{command} --resume",
+        reporter=out,
+    )
+    out.answer(_document(trained), human=lambda: _describe(trained), identifier=trained.entry.reference)
+    out.hint(f"mwactl eval {trained.entry.reference} --data {loaded.recipe.data.name}")
+
+
+def _dry_run(loaded: LoadedRecipe) -> None:
+    from dataclasses import asdict
+
+    from mwactl.workflow.train import plan_training
+
+    recipe, plan = loaded.recipe, plan_training(loaded.recipe)
+    total = plan.memory.total(recipe.train.batch_size)
+
+    def human() -> None:
+        out.text(f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name}, from {loaded.source}")
+        counts = f"{plan.images:,} pictures, {plan.captions:,} captions"
+        out.text(f"  data      {recipe.data.name} {recipe.data.train_split}: {counts}")
+        out.text(
+            f"  steps     {plan.steps_per_epoch:,} an epoch × {recipe.train.epochs} epochs = {plan.total_steps:,} "
+            f"of {recipe.train.batch_size} pairs"
+        )
+        out.text(
+            f"  trained   {plan.trainable_parameters:,} of {plan.parameters:,} parameters "
+            f"({100 * plan.trainable_parameters / plan.parameters:.2f} %)"
+        )
+        out.text(f"  memory    about {size(total)} in fp32 ({size(plan.memory.activations_per_pair)} a pair)")
+        out.text("nothing written (dry run)")
+
+    document = {
+        "schema": 1, "dry_run": True, "recipe": loaded.as_dict(), **asdict(plan),
+        "memory": plan.memory.as_dict() | {"total": total},
+    }  # fmt: skip
+    out.answer(document, human=human, identifier=recipe.name)
+    out.hint(f"mwactl train {loaded.source.removeprefix('packaged recipe ')}")
+
+
+def _document(trained: Trained) -> dict[str, Any]:
+    outcome, entry = trained.outcome, trained.entry
+    return {
+        "schema": 1,
+        "adapter": entry.reference,
+        "digest": entry.digest,
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "seconds_per_step": outcome.seconds_per_step,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "trainable_parameters": entry.manifest["tensors"]["parameters"],
+        "best_epoch": outcome.best_epoch,
+        "validation_rsum": outcome.best_rsum,
+        "folder": str(trained.folder),
+    }
+
+
+def _describe(trained: Trained) -> None:
+    outcome, entry = trained.outcome, trained.entry
+    what = f"{entry.reference}   {size(entry.size_bytes)}   sha256:{entry.digest[:12]}…"
+    out.text(f"trained in {duration(outcome.seconds)}: {what}")
+    if outcome.best_epoch is not None:
+        out.text(f"best epoch {outcome.best_epoch}, validation RSUM {outcome.best_rsum:.1f}")
+    out.text(f"log: {trained.folder / 'log.jsonl'}")

@@ -1,0 +1,302 @@
+"""The one training loop.
+
+Everything a step depends on is either a pure function of the seed and the step's number or is in the checkpoint, so a
+run that was killed and resumed ends with the same tensors as one that was not (same machine, CPU).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from mwactl.adapter import AdaptedModel
+from mwactl.backbone.contract import unit_rows
+from mwactl.backbone.precision import autocast, choose_device, choose_precision
+from mwactl.config.recipe import TrainConfig
+from mwactl.data.loader import PairBatch
+from mwactl.errors import Interrupted, MwactlError, ResourceError
+from mwactl.progress import Reporter, Silent
+from mwactl.train import checkpoint as checkpoints
+from mwactl.train.checkpoint import Checkpoint, Position
+from mwactl.train.log import RunLog, peak_memory_bytes
+from mwactl.train.loss import contrastive_loss
+from mwactl.train.optimiser import adamw, optimiser_state, restore_optimiser
+from mwactl.train.sampling import EpochPlan, Row
+from mwactl.train.schedule import learning_rate
+
+Validate = Callable[[], dict[str, float]]
+LoadBatches = Callable[[Iterator[list[Row]]], Iterator[PairBatch]]
+
+_LOG_EVERY_STEPS = 10
+_LARGEST_LOGIT_SCALE = math.log(100)  # CLIP, section 2.4
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a finished run gives.
+
+    Args:
+        state: The trained tensors: the best epoch's, or the last one's where nothing was validated.
+        steps: Steps of the whole run.
+        seconds: Spent training and validating, over all resumptions.
+        seconds_per_step: The median of this process's steps, without waiting for data.
+        peak_memory_bytes: Of the GPU, or of this process.
+        best_epoch: Counted from 1; None where nothing was validated.
+        best_rsum: That epoch's validation RSUM.
+    """
+
+    state: dict[str, Tensor]
+    steps: int
+    seconds: float
+    seconds_per_step: float | None
+    peak_memory_bytes: int
+    best_epoch: int | None
+    best_rsum: float | None
+
+
+class TrainingRun:
+    """One run of one recipe.
+
+    Args:
+        model: Injected and on any device; is moved and trained in place.
+        plan: Which pairs each step sees.
+        load_batches: Turns rows into tensors.
+        config: How to train.
+        folder: Where checkpoint and log go.
+        identity: A digest of recipe, data and backbone, so that a checkpoint is never used for another run.
+        validate: Gives validation metrics with `rsum` among them; None: the last epoch is kept.
+        resume_command: What to type after an interruption.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        plan: EpochPlan,
+        load_batches: LoadBatches,
+        config: TrainConfig,
+        *,
+        folder: Path,
+        identity: str,
+        validate: Validate | None = None,
+        resume_command: str = "",
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.model = model
+        self.plan = plan
+        self.config = config
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self._load_batches = load_batches
+        self._folder = folder
+        self._identity = identity
+        self._validate = validate
+        self._resume_command = resume_command
+        self._reporter = reporter or Silent()
+        self._log = RunLog(folder)
+        model.to(self.device)
+        self._parameters: dict[str, nn.Parameter] = model.trainable()
+        self._optimiser = adamw(self._parameters, config)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self._logit_scale_limit = max(_LARGEST_LOGIT_SCALE, model.backbone.logit_scale.max().item())
+        self._position = Position()
+        self._best: dict[str, Tensor] = {}
+        self._stop_asked = False
+        self._step_seconds: list[float] = []
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.plan.steps_per_epoch * self.config.epochs
+
+    def resume(self) -> bool:
+        """Go on from the run's checkpoint; False where there is none.
+
+        Raises:
+            VerificationError: The checkpoint is damaged.
+            IncompatibleError: It belongs to another run.
+        """
+        found = checkpoints.load(self._folder, identity=self._identity)
+        if found is None:
+            return False
+        self.model.load_adapter_state(found.model)
+        restore_optimiser(self._optimiser, self._parameters, found.optimiser)
+        if found.scaler:
+            self._scaler.load_state_dict(found.scaler)
+        checkpoints.restore_random_state(found.random, self.device)
+        self._position, self._best = found.position, found.best
+        return True
+
+    def run(self) -> TrainOutcome:
+        """Train to the end.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the checkpoint is written first.
+            ResourceError: The GPU's memory is not enough.
+            MwactlError: The loss is no longer a number.
+        """
+        if self._position.step == 0:
+            torch.manual_seed(self.config.seed)
+        self._log.write("start", step=self._position.step, total_steps=self.total_steps, precision=self.precision)
+        rows = self.plan.batches(first_step=self._position.step, epochs=self.config.epochs)
+        progress = self._reporter.progress("training", self.total_steps, done=self._position.step)
+        self.model.train()
+        began, before = time.monotonic(), self._position.seconds
+        try:
+            with self._stopping_at_a_step():
+                waiting_since = time.monotonic()
+                for batch in self._load_batches(rows):
+                    waited = time.monotonic() - waiting_since
+                    loss = self._step(batch, waited)
+                    self._position = replace(
+                        self._position, step=self._position.step + 1, seconds=before + time.monotonic() - began
+                    )
+                    progress.advance(note=f"loss {loss:.3f}")
+                    self._after_step()
+                    waiting_since = time.monotonic()
+        except torch.cuda.OutOfMemoryError as error:
+            raise ResourceError(
+                "the GPU's memory is not enough for this batch",
+                why=str(error).splitlines()[0][:200],
+                fix=f"train.batch_size={self.config.batch_size // 2}",
+            ) from error
+        finally:
+            progress.close()
+        return self._outcome()
+
+    def _step(self, batch: PairBatch, waited: float) -> float:
+        """One optimiser step; returns the loss."""
+        began = time.monotonic()
+        step = self._position.step
+        rate = learning_rate(
+            step, total=self.total_steps, warmup=self.config.warmup, peak=self.config.lr, floor=self.config.min_lr
+        )
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        loss = self._loss(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(self._scaler.scale(loss))
+        self._scaler.unscale_(self._optimiser)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip_norm)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise MwactlError(
+                f"the loss became {value} at step {step + 1}",
+                why="the last checkpoint is untouched",
+                fix=f"train.lr={self.config.lr / 3:.1g}, or train.precision=fp32",
+            )
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        with torch.no_grad():
+            scale = self.model.backbone.logit_scale
+            if scale.requires_grad:
+                scale.clamp_(max=self._logit_scale_limit)
+        seconds = time.monotonic() - began
+        self._step_seconds.append(seconds)
+        if step % _LOG_EVERY_STEPS == 0:
+            self._log.write(
+                "step", step=step + 1, epoch=step // self.plan.steps_per_epoch + 1, loss=value, lr=rate,
+                pairs_per_second=len(batch.tokens) / (seconds + waited), data_stall=waited / (seconds + waited),
+                peak_memory_bytes=peak_memory_bytes(self.device),
+            )  # fmt: skip
+        return value
+
+    def _loss(self, batch: PairBatch) -> Tensor:
+        def here(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
+        with autocast(self.device, self.precision):
+            image = self.model.encode_image(here(batch.pixels))  # [b, 3, h, w] -> [b, e]
+            text = self.model.encode_text(here(batch.tokens))  # [b, s] -> [b, e]
+        return contrastive_loss(
+            unit_rows(image.float()),
+            unit_rows(text.float()),
+            self.model.backbone.logit_scale.exp().squeeze(),
+            here(batch.picture_ids),
+            here(batch.caption_ids),
+        )
+
+    def _after_step(self) -> None:
+        """Validate at an epoch's end, checkpoint when due, stop when asked."""
+        step = self._position.step
+        at_epoch_end = step % self.plan.steps_per_epoch == 0
+        if at_epoch_end:
+            self._end_of_epoch()
+        every = self.config.checkpoint_every or self.plan.steps_per_epoch
+        if (step % every == 0 or at_epoch_end) and step < self.total_steps:
+            self._save()
+        if self._stop_asked and step < self.total_steps:
+            self._save()
+            raise Interrupted(
+                f"interrupted at step {step:,} of {self.total_steps:,}; the checkpoint is saved",
+                fix=self._resume_command or None,
+            )
+
+    def _end_of_epoch(self) -> None:
+        epoch = self._position.step // self.plan.steps_per_epoch
+        if self._validate is None:
+            return
+        self.model.eval()
+        metrics = self._validate()
+        self.model.train()
+        self._log.write("validation", epoch=epoch, step=self._position.step, **metrics)
+        best = self._position.best_rsum
+        if best is None or metrics["rsum"] > best:
+            self._position = replace(self._position, best_rsum=metrics["rsum"], best_epoch=epoch)
+            self._best = {name: tensor.clone() for name, tensor in self.model.adapter_state().items()}
+        mark = " (best so far)" if self._position.best_epoch == epoch else ""
+        self._reporter.info(f"epoch {epoch}/{self.config.epochs}  validation RSUM {metrics['rsum']:.1f}{mark}")
+
+    def _save(self) -> None:
+        checkpoints.save(
+            self._folder,
+            Checkpoint(
+                position=self._position,
+                model=self.model.adapter_state(),
+                best=self._best,
+                optimiser=optimiser_state(self._optimiser, self._parameters),
+                random=checkpoints.random_state(self.device),
+                scaler=self._scaler.state_dict(),
+            ),
+            identity=self._identity,
+        )
+
+    def _outcome(self) -> TrainOutcome:
+        times = sorted(self._step_seconds)
+        self._log.write("end", step=self._position.step, best_epoch=self._position.best_epoch)
+        return TrainOutcome(
+            state=self._best or self.model.adapter_state(),
+            steps=self.total_steps,
+            seconds=self._position.seconds,
+            seconds_per_step=times[len(times) // 2] if times else None,
+            peak_memory_bytes=peak_memory_bytes(self.device),
+            best_epoch=self._position.best_epoch,
+            best_rsum=self._position.best_rsum,
+        )
+
+    @contextmanager
+    def _stopping_at_a_step(self) -> Iterator[None]:
+        """Let the first Ctrl-C or SIGTERM finish the step and save; a second one stops at once."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop_asked:
+                raise Interrupted("stopped at once; the last checkpoint stands", fix=self._resume_command or None)
+            self._stop_asked = True
+
+        try:
+            for number in before:
+                signal.signal(number, ask)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

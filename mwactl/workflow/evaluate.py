@@ -1,0 +1,164 @@
+"""Evaluate: an adapter or a bare backbone on a split, as an honest document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mwactl.adapter import AdaptedModel
+from mwactl.backbone.contract import Backbone
+from mwactl.backbone.fingerprint import fingerprint
+from mwactl.backbone.precision import choose_device, choose_precision
+from mwactl.errors import VerificationError
+from mwactl.evaluate.encode import encode_split
+from mwactl.evaluate.protocols import RetrievalResult, evaluate_embeddings
+from mwactl.progress import Reporter
+from mwactl.registry import Entry, Registry
+from mwactl.workflow import pictures
+from mwactl.workflow.facts import PICTURES_FILE, data_facts, versions
+from mwactl.workflow.load import load_adapted
+from mwactl.workflow.splits import CheckedSplit
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to evaluate.
+
+    Args:
+        protocol: `full` or `coco-1k`.
+        batch_size: Pictures or captions a step.
+        device: `auto`, `cpu`, `cuda`.
+        precision: Of the towers; ranks are always fp32.
+        workers: Loader processes; None: one a core.
+    """
+
+    protocol: str = "full"
+    batch_size: int = 256
+    device: str = "auto"
+    precision: str = "fp32"
+    workers: int | None = None
+
+
+def evaluate_model(
+    model: AdaptedModel | Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter
+) -> RetrievalResult:
+    """Encode a split once and rank it both ways."""
+    backbone = model.backbone if isinstance(model, AdaptedModel) else model
+    device = choose_device(options.device)
+    model.to(device).eval()
+    embeddings = encode_split(
+        model,
+        split.dataset,
+        transform=backbone.image_transform(),
+        tokenize=backbone.tokenize,
+        batch_size=options.batch_size,
+        device=device,
+        precision=choose_precision(options.precision, device),
+        workers=options.workers,
+        reporter=reporter,
+    )
+    return evaluate_embeddings(embeddings.images, embeddings.texts, split.dataset.pairs, options.protocol)
+
+
+def evaluate_backbone(
+    backbone: Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """The evaluation document of a backbone without an adapter."""
+    identity = fingerprint(backbone)
+    result = evaluate_model(backbone, split, options, reporter)
+    return _document(result, split, options, adapter=None, backbone=backbone, identity=identity, zero_shot=None)
+
+
+def evaluate_adapter(
+    registry: Registry,
+    entry: Entry,
+    split: CheckedSplit,
+    options: EvaluationOptions,
+    reporter: Reporter,
+    *,
+    zero_shot: bool = False,
+    weights: str | None = None,
+    download: bool = False,
+) -> dict[str, Any]:
+    """The evaluation document of an adapter; it is attached to its version in the registry.
+
+    Raises:
+        VerificationError: `zero_shot` is asked for, but the adapter was trained on this data.
+    """
+    if zero_shot:
+        check_unseen(registry, entry, split)
+    model = load_adapted(registry, entry, weights=weights, download=download)
+    result = evaluate_model(model, split, options, reporter)
+    identity = entry.manifest["base"]["fingerprint"]
+    document = _document(
+        result, split, options, adapter=entry, backbone=model.backbone, identity=identity, zero_shot=zero_shot
+    )
+    registry.attach(entry, "evaluation", document)
+    return document
+
+
+def check_unseen(registry: Registry, entry: Entry, split: CheckedSplit) -> None:
+    """Refuse a zero-shot claim that the lineage contradicts: by the data set's name, and by the pictures' bytes.
+
+    Raises:
+        VerificationError: The adapter or an ancestor was trained on this data set or on pictures of this split.
+    """
+    dataset = split.dataset
+    for manifest in registry.lineage(entry):
+        if "missing" in manifest:
+            raise VerificationError(
+                f"zero-shot on {dataset.name} cannot be checked for {entry.reference}",
+                why=f"its ancestor {manifest['missing'][:12]} is not in this registry",
+                fix=f"mwactl eval {entry.reference} --data {dataset.name}   (no zero-shot claim)",
+            )
+        reason = _seen_in(registry, entry, manifest, split)
+        if reason:
+            raise VerificationError(
+                f"{entry.reference} is not zero-shot on {dataset.name}",
+                why=reason,
+                fix=f"mwactl eval {entry.reference} --data {dataset.name}",
+            )
+
+
+def _seen_in(registry: Registry, entry: Entry, manifest: dict[str, Any], split: CheckedSplit) -> str | None:
+    """Why one manifest of the lineage contradicts zero-shot, or None."""
+    names = {used["name"] for used in manifest.get("data", [])}
+    if split.dataset.name in names:
+        return f"it was trained on {split.dataset.name}"
+    listed = next((file for file in manifest.get("files", []) if file["path"] == PICTURES_FILE), None)
+    if listed is None:
+        return None
+    data = registry.read(replace(entry, digest=manifest["digest"], manifest=manifest), PICTURES_FILE)
+    count = pictures.seen(data, split.digests, where=entry.reference)
+    if count:
+        return (
+            f"{count} of the {len(split.digests)} pictures of its {split.dataset.split} split are in the training data"
+        )
+    return None
+
+
+def _document(
+    result: RetrievalResult,
+    split: CheckedSplit,
+    options: EvaluationOptions,
+    *,
+    adapter: Entry | None,
+    backbone: Backbone,
+    identity: str,
+    zero_shot: bool | None,
+) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        **result.as_dict(),
+        "adapter": None if adapter is None else {"reference": adapter.reference, "digest": adapter.digest},
+        "backbone": {
+            "name": backbone.spec.name,
+            "parameters": backbone.count_parameters(),
+            "fingerprint": identity,
+            "weights": backbone.weights.as_dict(),
+        },
+        "data": {**data_facts(split.dataset, split.digests), "skipped": split.skipped},
+        "zero_shot": zero_shot,
+        "precision": options.precision,
+        "versions": versions(),
+    }

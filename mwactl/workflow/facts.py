@@ -1,0 +1,82 @@
+"""The facts of an adapter's manifest, and back: what was trained, on which backbone, with which data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from platform import python_version
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+import mwactl
+from mwactl.adapter import AdaptedModel
+from mwactl.backbone.fingerprint import tensors_digest
+from mwactl.config.recipe import MethodConfig
+from mwactl.data import CaptionedImages
+from mwactl.errors import IncompatibleError
+from mwactl.files import canonical_json
+from mwactl.registry import Entry
+
+ADAPTER_FILE = "adapter.safetensors"
+RECIPE_FILE = "recipe.yaml"
+PICTURES_FILE = "training-pictures.sha256"
+
+
+def adapter_facts(model: AdaptedModel, fingerprint: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The manifest facts that every adapter has: method, base and tensors."""
+    backbone = model.backbone
+    config: dict[str, Any] = json.loads(canonical_json(asdict(model.method)))  # as it will be read back
+    return {
+        "method": {"name": model.method.name, "config": config},
+        "base": {
+            "backbone": backbone.spec.name,
+            "parameters": backbone.count_parameters(),
+            "fingerprint": fingerprint,
+            "weights": backbone.weights.as_dict(),
+        },
+        "tensors": {
+            "count": len(state),
+            "parameters": sum(tensor.numel() for tensor in state.values()),
+            "digest": tensors_digest(state),
+        },
+    }
+
+
+def method_of(entry: Entry) -> MethodConfig:
+    """The method of a published adapter.
+
+    Raises:
+        IncompatibleError: Its options are not known to this version.
+    """
+    try:
+        return TypeAdapter(MethodConfig).validate_python(entry.manifest["method"]["config"])
+    except (ValidationError, KeyError, TypeError) as error:
+        raise IncompatibleError(
+            f"{entry.reference} has method options that mwactl {mwactl.__version__} does not know",
+            why=" ".join(str(error).split())[:200],
+            fix="pip install --upgrade mwactl",
+        ) from error
+
+
+def data_facts(dataset: CaptionedImages, digests: Sequence[str | None]) -> dict[str, Any]:
+    """What the lineage keeps of one split: its name, size and digest."""
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset.images),
+        "captions": len(dataset.captions),
+        "digest": dataset.digest([digest or "" for digest in digests]),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a run's numbers."""
+    return {
+        "mwactl": mwactl.__version__,
+        "python": python_version(),
+        **{name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
+    }

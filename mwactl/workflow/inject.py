@@ -1,0 +1,102 @@
+"""Inject: fresh modules on a frozen backbone, counted and published as an untrained version."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mwactl.adapter import AdaptedModel, inject
+from mwactl.adapter.serialise import to_bytes
+from mwactl.backbone import WeightsRequest, find_spec
+from mwactl.backbone.fingerprint import fingerprint
+from mwactl.config.recipe import MethodConfig
+from mwactl.registry import Entry, Registry
+from mwactl.train.memory import MemoryEstimate, estimate_memory
+from mwactl.workflow.facts import ADAPTER_FILE, adapter_facts
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What an injection did, or would do.
+
+    Args:
+        entry: The published version; None for a dry run.
+        model: The injected model; on the meta device for a dry run.
+        fingerprint: Of the backbone; None for a dry run, which reads no weights.
+        memory: The estimate of training's memory; None unless asked for.
+    """
+
+    entry: Entry | None
+    model: AdaptedModel
+    fingerprint: str | None
+    memory: MemoryEstimate | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document of `mwactl inject`."""
+        adapter = self.model.adapter
+        modules = adapter.module_counts() if adapter else {"knowledge_extractor": 0, "alignment_enhancer": 0}
+        return {
+            "schema": 1,
+            "adapter": None if self.entry is None else self.entry.reference,
+            "backbone": {
+                "name": self.model.backbone.spec.name,
+                "parameters": self.model.backbone.count_parameters(),
+                "fingerprint": self.fingerprint,
+            },
+            "method": self.model.method.name,
+            "trainable_parameters": self.model.trainable_count(),
+            "sites": len(adapter.sites) if adapter else 0,
+            "modules": modules,
+            "weights": self.model.backbone.weights.as_dict(),
+            "memory": None if self.memory is None else self.memory.as_dict(),
+        }
+
+
+def default_name(backbone: str, method: str) -> str:
+    """An adapter's name when none is given: `clip-vit-b-32-mwa`; a folder gives its own name."""
+    stem = backbone.rstrip("/").rsplit("/", 1)[-1] if "local-dir:" in backbone else backbone
+    return re.sub(r"[^a-z0-9._-]+", "-", f"{stem}-{method}".lower()).strip("-._")[:64]
+
+
+def plan_injection(backbone_name: str, method: MethodConfig) -> Injection:
+    """Count everything on the meta device, in seconds, and write nothing.
+
+    Raises:
+        NotFoundError: No such backbone.
+        IncompatibleError: A tower cannot host modules.
+    """
+    plugin, spec = find_spec(backbone_name)
+    model = inject(plugin.build_without_weights(spec), method)
+    return Injection(entry=None, model=model, fingerprint=None, memory=estimate_memory(model))
+
+
+def inject_adapter(
+    registry: Registry, backbone_name: str, method: MethodConfig, *, name: str, weights: WeightsRequest, seed: int = 0
+) -> Injection:
+    """Build the backbone with its weights, inject, and publish the untrained adapter.
+
+    Raises:
+        NotFoundError: No such backbone, or its weights are not on this machine.
+        IncompatibleError: The weights are another model's, or a tower cannot host modules.
+    """
+    plugin, spec = find_spec(backbone_name)
+    backbone = plugin.build(spec, weights)
+    identity = fingerprint(backbone)
+    model = inject(backbone, method, seed=seed)
+    return Injection(entry=publish_untrained(registry, model, identity, name=name), model=model, fingerprint=identity)
+
+
+def publish_untrained(registry: Registry, model: AdaptedModel, identity: str, *, name: str) -> Entry:
+    """Publish an injected model's adapter. Publishing the same one again gives the version there is."""
+    state = model.adapter_state()
+    facts = {**adapter_facts(model, identity, state), "train": None, "data": [], "metrics": []}
+    known = [
+        entry
+        for entry in registry.entries()
+        if isinstance(entry, Entry) and entry.name == name and all(entry.manifest.get(k) == v for k, v in facts.items())
+    ]
+    if known:
+        return known[0]
+    content = to_bytes(state, {"kind": "adapter", "method": model.method.name, "base": identity})
+    return registry.publish(name, kind="adapter", files={ADAPTER_FILE: content}, facts=facts, verb="inject")

@@ -1,0 +1,81 @@
+"""From a reference to a model: bytes verified, backbone identified, every tensor matched, and the canary heard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mwactl.adapter import AdaptedModel, check_active, inject
+from mwactl.adapter.serialise import from_bytes
+from mwactl.backbone import WeightsRequest, find_spec
+from mwactl.backbone.contract import Backbone
+from mwactl.backbone.fingerprint import fingerprint, tensors_digest
+from mwactl.backbone.spec import RANDOM
+from mwactl.errors import IncompatibleError, NotFoundError, VerificationError
+from mwactl.registry import Entry, Registry
+from mwactl.workflow.facts import ADAPTER_FILE, method_of
+
+
+def build_backbone(name: str, weights: WeightsRequest) -> Backbone:
+    """A backbone by name, with weights.
+
+    Raises:
+        NotFoundError: No such backbone or weights.
+        IncompatibleError: The weights are another model's.
+    """
+    plugin, spec = find_spec(name)
+    return plugin.build(spec, weights)
+
+
+def load_adapted(
+    registry: Registry, entry: Entry, *, weights: str | None = None, download: bool = False
+) -> AdaptedModel:
+    """The adapted model of a published adapter, on the CPU, in evaluation mode.
+
+    Args:
+        registry: Where the entry is.
+        entry: The adapter.
+        weights: A weights file or tag, where the one it was made with has moved.
+        download: Whether the network may be used for the backbone's weights.
+
+    Raises:
+        NotFoundError: The backbone or its weights are not here.
+        VerificationError: The adapter's bytes are damaged, or it does not change the output.
+        IncompatibleError: The backbone is not the one it was trained on, or a tensor does not fit.
+    """
+    base = entry.manifest["base"]
+    method = method_of(entry)
+    state, _ = from_bytes(registry.read(entry, ADAPTER_FILE), where=entry.reference)
+    if tensors_digest(state) != entry.manifest["tensors"]["digest"]:
+        raise VerificationError("the adapter's tensors are not those of its manifest", where=entry.reference)
+    backbone = build_backbone(base["backbone"], _weights_request(entry, base["weights"], weights, download))
+    found = fingerprint(backbone)
+    if found != base["fingerprint"]:
+        raise IncompatibleError(
+            f"{entry.reference} was made on another {base['backbone']}",
+            where=str(backbone.weights.path or backbone.weights.source),
+            why=f"fingerprint {found[:19]}…, the adapter's is {base['fingerprint'][:19]}…",
+            fix="--weights FILE with the weights it was made on",
+        )
+    model = inject(backbone, method)
+    model.load_adapter_state(state)
+    check_active(model)
+    return model
+
+
+def _weights_request(entry: Entry, recorded: dict[str, Any], given: str | None, download: bool) -> WeightsRequest:
+    """The weights the adapter was made with, unless others are given."""
+    if given is not None:
+        return WeightsRequest(given, download=download)
+    if recorded["source"] == RANDOM:
+        return WeightsRequest(RANDOM, seed=recorded["seed"])
+    if recorded["source"] != "file":
+        return WeightsRequest(recorded["source"], download=download)
+    if not Path(recorded["path"]).is_file():
+        # A folder or a package knows its own weights, wherever it lies now; the fingerprint decides if they fit.
+        if "local-dir:" in entry.manifest["base"]["backbone"] or ":" not in entry.manifest["base"]["backbone"]:
+            return WeightsRequest(None, download=download)
+        raise NotFoundError(
+            f"the weights that {entry.reference} was made on are gone", where=recorded["path"], fix="--weights FILE"
+        )
+    return WeightsRequest(recorded["path"])

@@ -1,0 +1,264 @@
+"""Train: from a recipe to a published version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mwactl
+from mwactl.adapter import AdaptedModel, inject
+from mwactl.adapter.serialise import to_bytes
+from mwactl.backbone import WeightsRequest, find_spec
+from mwactl.backbone.fingerprint import fingerprint
+from mwactl.config import LoadedRecipe, Recipe
+from mwactl.data import Catalogue
+from mwactl.data.loader import PairBatch, pair_batches
+from mwactl.errors import UsageError
+from mwactl.files import atomic_write, canonical_json, sha256_bytes
+from mwactl.home import runs_path
+from mwactl.progress import Reporter, Silent
+from mwactl.registry import Entry, Registry
+from mwactl.train.checkpoint import FILE_NAME as CHECKPOINT_FILE
+from mwactl.train.loop import TrainingRun, TrainOutcome, Validate
+from mwactl.train.memory import MemoryEstimate, estimate_memory
+from mwactl.train.sampling import EpochPlan, Row
+from mwactl.workflow import pictures
+from mwactl.workflow.evaluate import EvaluationOptions, evaluate_model
+from mwactl.workflow.facts import ADAPTER_FILE, PICTURES_FILE, RECIPE_FILE, adapter_facts, data_facts, versions
+from mwactl.workflow.inject import publish_untrained
+from mwactl.workflow.splits import CheckedSplit, checked_split
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a run would do, without doing it.
+
+    Args:
+        images: Of the training split.
+        captions: Of the training split.
+        pairs_per_epoch: Shown in an epoch.
+        steps_per_epoch: Optimiser steps of an epoch.
+        total_steps: Of the run.
+        parameters: Of the backbone.
+        trainable_parameters: Of what is trained.
+        memory: The estimate.
+    """
+
+    images: int
+    captions: int
+    pairs_per_epoch: int
+    steps_per_epoch: int
+    total_steps: int
+    parameters: int
+    trainable_parameters: int
+    memory: MemoryEstimate
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    entry: Entry
+    outcome: TrainOutcome
+    folder: Path
+
+
+def plan_training(recipe: Recipe) -> TrainingPlan:
+    """Count pictures, steps, parameters and memory; read no weights and no pictures, write nothing.
+
+    Raises:
+        NotFoundError: No such data set, split or backbone.
+        IncompatibleError: A tower cannot host modules.
+    """
+    entry = Catalogue.default().get(recipe.data.name)
+    dataset = entry.load(recipe.data.train_split)
+    if recipe.data.val_split is not None:
+        entry.load(recipe.data.val_split)
+    plan = _epoch_plan(recipe, dataset.pairs)
+    plugin, spec = find_spec(recipe.backbone.name)
+    model = inject(plugin.build_without_weights(spec), recipe.method)
+    return TrainingPlan(
+        images=len(dataset.images),
+        captions=len(dataset.captions),
+        pairs_per_epoch=plan.rows_per_epoch,
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.steps_per_epoch * recipe.train.epochs,
+        parameters=model.backbone.count_parameters(),
+        trainable_parameters=model.trainable_count(),
+        memory=estimate_memory(model),
+    )
+
+
+def train_recipe(
+    registry: Registry,
+    loaded: LoadedRecipe,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    download: bool = False,
+    resume_command: str = "",
+    reporter: Reporter | None = None,
+) -> Trained:
+    """Train what a recipe says and publish it.
+
+    Args:
+        registry: Where the result goes.
+        loaded: The recipe.
+        resume: Go on from this recipe's checkpoint, where there is one.
+        restart: Throw this recipe's checkpoint away.
+        download: Whether the network may be used for the backbone's weights.
+        resume_command: What to type after an interruption.
+        reporter: Who is told.
+
+    Raises:
+        UsageError: There is a checkpoint, and neither `resume` nor `restart` is given.
+        Interrupted: Ctrl-C or SIGTERM; the checkpoint is saved.
+        MwactlError: Data, weights or memory are not as they must be; nothing is published.
+    """
+    recipe, reporter = loaded.recipe, reporter or Silent()
+    torch.manual_seed(recipe.train.seed)
+    train_split, val_split = _splits(recipe, reporter)
+    plugin, spec = find_spec(recipe.backbone.name)
+    request = WeightsRequest(recipe.backbone.weights, recipe.backbone.weights_seed, download)
+    backbone = plugin.build(spec, request)
+    base = fingerprint(backbone)
+    model = inject(backbone, recipe.method, seed=recipe.train.seed)
+    identity = _identity(loaded, base, [train_split, val_split])
+    folder = runs_path() / f"{recipe.name}-{identity[:8]}"
+    _claim(folder, resume=resume, restart=restart, command=resume_command)
+    parents: Sequence[str] = ()
+    if recipe.method.name == "mwa":
+        parents = [publish_untrained(registry, model, base, name=recipe.name).digest]
+    run = TrainingRun(
+        model,
+        _epoch_plan(recipe, train_split.dataset.pairs),
+        lambda rows: _batches(recipe, model, train_split, rows),
+        recipe.train,
+        folder=folder,
+        identity=identity,
+        validate=None if val_split is None else _validation(recipe, model, val_split),
+        resume_command=resume_command,
+        reporter=reporter,
+    )
+    atomic_write(folder / RECIPE_FILE, loaded.as_yaml().encode())
+    if run.resume():
+        reporter.info("resumed from the checkpoint")
+    outcome = run.run()
+    entry = _publish(registry, loaded, model, base, outcome, [train_split, val_split], parents)
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return Trained(entry, outcome, folder)
+
+
+def _splits(recipe: Recipe, reporter: Reporter) -> tuple[CheckedSplit, CheckedSplit | None]:
+    data = recipe.data
+    train_split = checked_split(data.name, data.train_split, on_error=data.on_error, reporter=reporter)
+    if data.val_split is None:
+        return train_split, None
+    return train_split, checked_split(data.name, data.val_split, on_error=data.on_error, reporter=reporter)
+
+
+def _epoch_plan(recipe: Recipe, pairs: Any) -> EpochPlan:
+    plan = EpochPlan(pairs, batch_size=recipe.train.batch_size, captions=recipe.data.captions, seed=recipe.train.seed)
+    if plan.steps_per_epoch == 0:
+        raise UsageError(
+            f"{recipe.data.name} {recipe.data.train_split} has a single pair",
+            why="a contrastive step needs at least two",
+            fix="mwactl data show " + recipe.data.name,
+        )
+    return plan
+
+
+def _batches(
+    recipe: Recipe, model: AdaptedModel, split: CheckedSplit, rows: Iterator[list[Row]]
+) -> Iterator[PairBatch]:
+    data, backbone = recipe.data, model.backbone
+    transform = backbone.image_transform(train=data.augment == "crop", crop_min_scale=data.crop_min_scale)
+    return pair_batches(
+        split.dataset,
+        split.digests,
+        rows,
+        transform=transform,
+        flip=data.augment == "flip",
+        tokenize=backbone.tokenize,
+        seed=recipe.train.seed,
+        workers=data.workers,
+        pin=backbone.logit_scale.is_cuda,
+    )
+
+
+def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit) -> Validate:
+    options = EvaluationOptions(
+        batch_size=recipe.train.eval_batch_size,
+        device=recipe.train.device,
+        precision=recipe.train.precision,
+        workers=recipe.data.workers,
+    )
+
+    def validate() -> dict[str, float]:
+        result = evaluate_model(model, split, options, Silent())
+        return {
+            "rsum": result.rsum,
+            "image_to_text_R@1": result.image_to_text["R@1"],
+            "text_to_image_R@1": result.text_to_image["R@1"],
+        }
+
+    return validate
+
+
+def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
+    """The digest of everything that decides a run's result."""
+    data = [split and data_facts(split.dataset, split.digests)["digest"] for split in splits]
+    return sha256_bytes(canonical_json([loaded.digest, base, data, mwactl.__version__]))
+
+
+def _claim(folder: Path, *, resume: bool, restart: bool, command: str) -> None:
+    """Neither overwrite nor silently continue an unfinished run."""
+    checkpoint = folder / CHECKPOINT_FILE
+    if not checkpoint.is_file() or resume:
+        return
+    if not restart:
+        raise UsageError(
+            "this recipe has an unfinished run", where=str(folder), fix=f"{command}   (or --restart to begin again)"
+        )
+    checkpoint.unlink()
+
+
+def _publish(
+    registry: Registry,
+    loaded: LoadedRecipe,
+    model: AdaptedModel,
+    base: str,
+    outcome: TrainOutcome,
+    splits: Sequence[CheckedSplit | None],
+    parents: Sequence[str],
+) -> Entry:
+    recipe = loaded.recipe
+    used = [split for split in splits if split is not None]
+    facts = {
+        **adapter_facts(model, base, outcome.state),
+        "train": {
+            "recipe": loaded.as_dict(),
+            "recipe_digest": loaded.digest,
+            "seed": recipe.train.seed,
+            "steps": outcome.steps,
+            "best_epoch": outcome.best_epoch,
+            "versions": versions(),
+        },
+        "data": [data_facts(split.dataset, split.digests) for split in used],
+        "metrics": []
+        if outcome.best_rsum is None
+        else [{"dataset": recipe.data.name, "split": recipe.data.val_split, "rsum": outcome.best_rsum}],
+    }
+    seen = [digest for split in used for digest in split.digests]
+    files: dict[str, bytes] = {
+        ADAPTER_FILE: to_bytes(outcome.state, {"kind": "adapter", "method": recipe.method.name, "base": base}),
+        RECIPE_FILE: loaded.as_yaml().encode(),
+        PICTURES_FILE: pictures.pack(seen),
+    }
+    entry = registry.publish(recipe.name, kind="adapter", files=files, facts=facts, parents=parents, verb="train")
+    registry.attach(entry, "training", {k: v for k, v in asdict(outcome).items() if k != "state"})
+    return entry
