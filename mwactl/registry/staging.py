@@ -1,0 +1,116 @@
+"""The one way bytes enter the registry: whole and synced in `tmp/` first, then under their final name in one step.
+
+`files.atomic_write` stages beside its target under a name known beforehand. Here the name is the digest of the bytes,
+or a number that is only free until someone else takes it; so the staged file is handed out, to be moved or linked.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mwactl.errors import MwactlError
+from mwactl.files import no_space, sync_directory
+
+_CHUNK_BYTES = 1 << 20
+_READ_ONLY = 0o444
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A complete, synced, read-only file in `tmp/`."""
+
+    path: Path
+    digest: str
+    size: int
+
+
+@contextmanager
+def staged(root: Path, source: Path | bytes) -> Iterator[Staged]:
+    """Copy a file or bytes to the registry's `tmp/`, hashing them on the way; what is still there at the end goes.
+
+    Args:
+        root: The registry.
+        source: A file, or the bytes themselves.
+    """
+    make_directory(root / "tmp")
+    path = root / "tmp" / f"{os.urandom(16).hex()}.part"
+    try:
+        digest, size = _copy(source, path)
+        yield Staged(path, digest, size)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory with its missing parents, each one synced into the parent above it."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; one `os.write` may take less than it is given."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+@contextmanager
+def write_failures(root: Path) -> Iterator[None]:
+    """Turn a full disk and a registry that may not be written into errors with a next step.
+
+    Raises:
+        ResourceError: The disk is full.
+        MwactlError: This user may not write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(root) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise MwactlError(
+                "the registry cannot be written",
+                where=str(error.filename or root),
+                why=error.strerror,
+                fix="ask for write access, or keep a registry of your own with MWACTL_REGISTRY=/a/directory",
+            ) from error
+        raise
+
+
+def _copy(source: Path | bytes, target: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        for chunk in _chunks(source):
+            digest.update(chunk)
+            size += len(chunk)
+            write_all(descriptor, chunk)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    target.chmod(_READ_ONLY)
+    return digest.hexdigest(), size
+
+
+def _chunks(source: Path | bytes) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        yield source
+        return
+    try:
+        file = source.open("rb")
+    except OSError as error:  # told apart from a registry that may not be written
+        raise MwactlError("a file to publish cannot be read", where=str(source), why=error.strerror) from error
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

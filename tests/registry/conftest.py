@@ -1,0 +1,57 @@
+"""A registry in a temporary directory, and a short way to publish."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mwactl.registry import Entry, Registry
+
+
+@pytest.fixture
+def memory_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: the thousands of syncs here take a minute on a busy disk."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="mwactl-test-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def registry(memory_disk: Path) -> Registry:
+    return Registry(memory_disk / "registry")
+
+
+@pytest.fixture
+def publish(registry: Registry) -> Callable[..., Entry]:
+    """publish(name, data, parents=…, **facts): one file, `adapter.safetensors`."""
+
+    def publish_one(name: str = "coco", data: bytes = b"tensors", parents: tuple[str, ...] = (), **facts: Any) -> Entry:
+        defaults = {"method": {"name": "mwa"}, "base": {"backbone": "tiny"}, "metrics": []}
+        return registry.publish(
+            name,
+            kind="adapter",
+            files={"adapter.safetensors": data},
+            facts=defaults | facts,
+            parents=parents,
+            verb="train",
+        )
+
+    return publish_one
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, tuple[int, int, int]]]:
+    """Everything below a directory with inode, size and time: equal before and after means nothing was written."""
+
+    def take(root: Path) -> dict[str, tuple[int, int, int]]:
+        stats = {str(path.relative_to(root)): path.stat() for path in [root, *root.rglob("*")]}
+        return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+    return take
