@@ -13,7 +13,7 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
@@ -23,6 +23,16 @@ from mwactl.errors import IncompatibleError, NotFoundError
 from mwactl_clip.sites import tower_sites
 from mwactl_clip.weights import network
 
+#: What a Hugging Face configuration says beyond its tensors' shapes.
+_TEXT_FACTS = ("model_type", "hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
 _HEADS = ("visual.proj", "visual.head.", "text_projection", "text.text_projection", "text.proj.")
 
 
@@ -46,8 +56,9 @@ class ClipBackbone(Backbone):
 
     def __init__(self, spec: BackboneSpec, weights: WeightsUsed, model: nn.Module, config: ClipConfig) -> None:
         super().__init__(spec, weights)
-        self.model: Any = model.eval()
+        self.model: Any = model
         self._config = config
+        self.eval()
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pictures [b, 3, h, w] -> [b, e], not normalised."""
@@ -151,24 +162,47 @@ class ClipBackbone(Backbone):
         return names
 
     def architecture(self) -> dict[str, Any]:
-        """open_clip's configuration and the picture preprocessing."""
-        return {"family": "clip", "model": self._config.model_cfg, "preprocess": asdict(self._preprocess)}
+        """open_clip's configuration, a Hugging Face text tower's, and the picture preprocessing."""
+        model = {**self._config.model_cfg, "quick_gelu": bool(self._config.model_cfg.get("quick_gelu", False))}
+        facts = {"family": "clip", "model": model, "preprocess": asdict(self._preprocess)}
+        hugging_face = getattr(getattr(self.model, "text", None), "config", None)
+        if hugging_face is not None:
+            facts["text"] = {fact: getattr(hugging_face, fact, None) for fact in _TEXT_FACTS}
+        return facts
 
     @cached_property
     def _preprocess(self) -> PreprocessCfg:
         given = {
             key: tuple(value) if isinstance(value, list) else value for key, value in self._config.preprocess.items()
         }
-        return PreprocessCfg(**{**given, "size": self.model.visual.image_size})
+        merged = merge_preprocess_dict(PreprocessCfg(), {**given, "size": self.model.visual.image_size})
+        return PreprocessCfg(**merged)
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        with network(allowed=False):
+    def load_tokenizer(self, *, download: bool = False) -> Any:
+        """open_clip's tokenizer of this model; `download`: it may come from the network (and is then cached).
+
+        Raises:
+            NotFoundError: It is not on this machine.
+        """
+        what = f"the tokenizer of {self.spec.name} is not on this machine"
+        folder = self._config.folder
+        wanted = self._config.model_cfg["text_cfg"].get("hf_tokenizer_name")
+        if wanted and folder is not None and not any((folder / name).is_file() for name in _VOCABULARIES):
+            # transformers would make a tokenizer that knows no word, without a warning.
+            raise NotFoundError(
+                what,
+                where=str(folder),
+                why=f"none of {', '.join(_VOCABULARIES)} is there",
+                fix="copy it to this folder",
+            )
+        with network(allowed=download):
             try:
                 return open_clip.get_tokenizer(self.spec.model)
             except (OSError, ValueError) as error:
                 raise NotFoundError(
-                    f"the tokenizer of {self.spec.name} is not on this machine",
-                    why=" ".join(str(error).split())[:200],
-                    fix="add --download once, so that it is cached",
+                    what, why=" ".join(str(error).split())[:200], fix="add --download once, so that it is cached"
                 ) from error
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self.load_tokenizer()

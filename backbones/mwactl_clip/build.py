@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import pickle
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.factory import load_checkpoint
+from safetensors import SafetensorError
 from torch import nn
 
 from mwactl.backbone.spec import RANDOM, BackboneSpec, WeightsRequest, WeightsUsed
@@ -18,6 +21,12 @@ from mwactl.files import sha256_file
 from mwactl_clip.backbone import ClipBackbone, ClipConfig
 from mwactl_clip.names import CONFIG_FILE, LOCAL_DIR
 from mwactl_clip.weights import find_weights, network
+
+# What a file that holds no weights, or another model's, ends in (open_clip reads keys and shapes as it converts).
+_LOADING_ERRORS = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, LookupError, ValueError, AttributeError, TypeError,
+    StopIteration, EOFError, OSError,
+)  # fmt: skip
 
 
 def build(spec: BackboneSpec, request: WeightsRequest) -> ClipBackbone:
@@ -40,7 +49,10 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> ClipBackbone:
             model = _instantiate(config)
             _load(model, path, spec)
             used = WeightsUsed(_weights_name(source, path), path=path.resolve(), file_sha256=sha256_file(path))
-    return ClipBackbone(spec, used, model, config)
+    backbone = ClipBackbone(spec, used, model, config)
+    if request.download:
+        backbone.load_tokenizer(download=True)
+    return backbone
 
 
 def build_without_weights(spec: BackboneSpec) -> ClipBackbone:
@@ -59,18 +71,24 @@ def _configuration(spec: BackboneSpec, source: str | None) -> ClipConfig:
     """The model's configuration: from the folder, or open_clip's own with what the pretrained tag changes."""
     if spec.model.startswith(LOCAL_DIR):
         return _folder_configuration(Path(spec.model.removeprefix(LOCAL_DIR)))
-    model_cfg = open_clip.get_model_config(spec.model)
-    if model_cfg is None:
+    models = open_clip.list_models()
+    if spec.model not in models:  # asked before `get_model_config`, which would download an `hf-hub:` name
+        close = difflib.get_close_matches(spec.model, models, n=3, cutoff=0.5)
         raise NotFoundError(
             f"open_clip has no model `{spec.model}`",
             where=spec.name,
+            why=f"did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else None,
             fix="python -c 'import open_clip; print(*open_clip.list_models())'  lists them",
         )
+    model_cfg = open_clip.get_model_config(spec.model)
     preprocess: dict[str, Any] = {}
-    if source and source != RANDOM and (tag := open_clip.get_pretrained_cfg(spec.model, source)):
-        preprocess = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if tag.get(key)}
-        # The activation belongs to the weights: QuickGELU weights under a GELU model are silently wrong.
-        model_cfg["quick_gelu"] = bool(tag.get("quick_gelu", False))
+    # A file, or random values, say nothing of themselves: they are taken as the default weights' kind.
+    for tag in (source, spec.default_weights):
+        if tag and (facts := open_clip.get_pretrained_cfg(spec.model, tag)):
+            preprocess = {key: facts[key] for key in ("mean", "std", "interpolation", "resize_mode") if facts.get(key)}
+            # The activation belongs to the weights: QuickGELU weights under a GELU model are silently wrong.
+            model_cfg["quick_gelu"] = bool(facts.get("quick_gelu", False))
+            break
     return ClipConfig(model_cfg=model_cfg, preprocess=preprocess, folder=None)
 
 
@@ -98,9 +116,26 @@ def _instantiate(config: ClipConfig) -> nn.Module:
         custom_text = True
         text["hf_model_pretrained"] = False
         text["hf_model_name"] = _text_model_source(text["hf_model_name"], config.folder)
+    model_class = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     if "multimodal_cfg" in arguments:
-        return open_clip.CoCa(**arguments)  # type: ignore[no-any-return]
-    return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)  # type: ignore[no-any-return]
+        model_class = open_clip.CoCa
+    try:
+        return model_class(**arguments)  # type: ignore[no-any-return]
+    except TypeError as error:
+        if config.folder is None:
+            raise
+        raise IncompatibleError(
+            "not an open_clip configuration", where=str(config.folder / CONFIG_FILE), why=str(error)
+        ) from error
+    except OSError as error:
+        if "hf_model_name" not in text:
+            raise
+        raise NotFoundError(
+            "the text tower's configuration is not on this machine",
+            where=text["hf_model_name"],
+            why=" ".join(str(error).split())[:200],
+            fix="add --download once, so that it is cached",
+        ) from error
 
 
 def _text_model_source(name: str, folder: Path | None) -> str:
@@ -122,7 +157,7 @@ def _load(model: nn.Module, path: Path, spec: BackboneSpec) -> None:
     """Load a checkpoint strictly; open_clip converts old layouts and resizes position tables."""
     try:
         load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except _LOADING_ERRORS as error:
         raise IncompatibleError(
             f"these weights are not those of {spec.name}",
             where=str(path),
@@ -132,4 +167,4 @@ def _load(model: nn.Module, path: Path, spec: BackboneSpec) -> None:
 
 
 def _weights_name(source: str | None, path: Path) -> str:
-    return "file" if source is None or Path(source) == path else source
+    return "file" if source is None or Path(source).expanduser() == path else source

@@ -12,6 +12,7 @@ FAMILY = "clip"
 LOCAL_DIR = "local-dir:"
 CONFIG_FILE = "open_clip_config.json"
 TINY_EMOJI = "clip-tiny-emoji"
+TINY_EMOJI_FOLDER = Path(str(files("mwactl_clip"))) / TINY_EMOJI
 
 
 def _short(name: str, model: str, tag: str, licence: str, summary: str) -> BackboneSpec:
@@ -21,7 +22,7 @@ def _short(name: str, model: str, tag: str, licence: str, summary: str) -> Backb
 _TINY = BackboneSpec(
     TINY_EMOJI,
     FAMILY,
-    LOCAL_DIR + str(files("mwactl_clip") / "clip-tiny-emoji"),
+    f"{LOCAL_DIR}{TINY_EMOJI_FOLDER}",
     licence="Apache-2.0 (pictures: Twemoji, CC BY 4.0)",
     summary="64 px, in the package, for the quickstart",
 )

@@ -72,7 +72,8 @@ class AdaptedModel(nn.Module):
         if problems:
             more = len(problems) - _NAMED_IN_ERRORS
             raise IncompatibleError(
-                f"the adapter does not fit {self.backbone.spec.name}: {len(problems)} tensors differ",
+                f"the adapter does not fit {self.backbone.spec.name}: "
+                f"{len(problems)} tensor{'s differ' if len(problems) > 1 else ' differs'}",
                 why="; ".join(sorted(problems)[:_NAMED_IN_ERRORS]) + (f"; and {more} more" if more > 0 else ""),
                 fix="use the backbone and the method options that the adapter was made with",
             )
@@ -84,7 +85,8 @@ class AdaptedModel(nn.Module):
 def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> AdaptedModel:
     """Attach fresh modules to a frozen backbone, or choose what a baseline trains.
 
-    With the preset `paper`, the injected model's embeddings are bit-for-bit the backbone's until it is trained.
+    With the preset `paper`, the injected model's embeddings are bit-for-bit the backbone's until it is trained. (Both
+    without gradients: torch's attention takes another path, with other last bits, for tensors that need them.)
 
     Args:
         backbone: Is changed in place: its sites compute with the modules, its parameters are frozen.

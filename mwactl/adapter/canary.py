@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from mwactl.adapter.adapted import AdaptedModel
+from mwactl.adapter.mwa import MultiWayAdapter
 from mwactl.backbone.contract import Modality
 from mwactl.errors import VerificationError
 
@@ -19,7 +23,8 @@ def check_active(model: AdaptedModel) -> float:
         The largest absolute difference of a component; 0.0 where every up-projection is zero or there are no modules.
 
     Raises:
-        VerificationError: The adapter holds values, but the embeddings do not change.
+        VerificationError: The adapter holds values, but modules of it are not called and the embeddings do not change;
+            or the embeddings are NaN or infinite.
     """
     adapter = model.adapter
     if adapter is None:
@@ -29,7 +34,8 @@ def check_active(model: AdaptedModel) -> float:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(1, 3, height, width, generator=generator).to(device)
     tokens = model.backbone.tokenize([_CAPTION]).to(device)
-    with_adapter = _embed(model, pixels, tokens)
+    with _counting_calls(adapter) as called:
+        with_adapter = _embed(model, pixels, tokens)
     sites = model.backbone.sites(model.method.mwa.modalities)
     for site in sites:
         site.detach()
@@ -39,8 +45,16 @@ def check_active(model: AdaptedModel) -> float:
         adapter.attach_to(sites)
     largest = 0.0
     for modality, embedding in with_adapter.items():
+        if not embedding.isfinite().all():
+            raise VerificationError(
+                f"the {modality} embeddings of {model.backbone.spec.name} with this adapter are not finite",
+                why="the adapter or the backbone's weights hold NaN or infinite values, or the sums overflow",
+                fix="use an earlier version of the adapter, or train again with a lower train.lr",
+            )
         difference = (embedding - without[modality]).abs().max().item()
-        if difference == 0.0 and not adapter.adds_nothing(modality):
+        # A tiny adapter may leave one picture as it was (its few ReLUs all closed); one that is not called is an error.
+        ignored = any(id(branch) not in called for branch in adapter.branches(modality))
+        if difference == 0.0 and ignored and not adapter.adds_nothing(modality):
             raise VerificationError(
                 f"the adapter is loaded but does not change {modality} embeddings",
                 why=f"its modules hold values, yet {model.backbone.spec.name} computes as if they were not there",
@@ -48,6 +62,19 @@ def check_active(model: AdaptedModel) -> float:
             )
         largest = max(largest, difference)
     return largest
+
+
+@contextmanager
+def _counting_calls(adapter: MultiWayAdapter) -> Iterator[set[int]]:
+    """The ids of the adapter's branches that are called inside the block."""
+    called: set[int] = set()
+    branches = [*adapter.branches("image"), *adapter.branches("text")]
+    handles = [branch.register_forward_hook(lambda module, *_: called.add(id(module))) for branch in branches]
+    try:
+        yield called
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.inference_mode()

@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
         middle = self.dropout(self.activation(self.down(self.norm(x))))  # [b, n, d] -> [b, n, m]
         branch: Tensor = self.up(middle)  # [b, n, m] -> [b, n, d]
         # A factor of one is skipped: the branch is then exactly what `up` gives.
-        return branch if self.scale == 1.0 and not isinstance(self.scale, nn.Parameter) else branch * self.scale
+        return branch if not isinstance(self.scale, nn.Parameter) and self.scale == 1.0 else branch * self.scale
 
     def adds_nothing(self) -> bool:
         """Whether the branch is zero for every input, as it is before training."""

@@ -80,7 +80,7 @@ class MultiWayAdapter(nn.Module):
 
     def adds_nothing(self, modality: Modality) -> bool:
         """Whether the adapter cannot change this modality's embeddings, as before training."""
-        return all(branch.adds_nothing() for branch in self._branches(modality))
+        return all(branch.adds_nothing() for branch in self.branches(modality))
 
     def module_counts(self) -> dict[str, int]:
         """How many modules of each kind there are."""
@@ -90,7 +90,8 @@ class MultiWayAdapter(nn.Module):
             "alignment_enhancer": sum(len(modules.alignment_enhancer) for modules in sites),
         }
 
-    def _branches(self, modality: Modality) -> Iterator[Bottleneck | AuthorsAlignmentEnhancer]:
+    def branches(self, modality: Modality) -> Iterator[Bottleneck | AuthorsAlignmentEnhancer]:
+        """The modules that this modality's tokens pass through."""
         for modules in self.sites.values():
             assert isinstance(modules, SiteModules)
             for owners in (modules.knowledge_extractor, modules.alignment_enhancer):

@@ -32,7 +32,10 @@ def from_bytes(data: bytes, *, where: str) -> tuple[dict[str, Tensor], dict[str,
         state = safetensors.torch.load(data)
         header_length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + header_length]).get("__metadata__", {})
-        return state, json.loads(metadata[_KEY])
+        facts = json.loads(metadata[_KEY])
+        if not isinstance(facts, dict):
+            raise ValueError(f"its facts are a {type(facts).__name__}")
+        return state, facts
     except (SafetensorError, ValueError, KeyError) as error:
         raise VerificationError(
             "not a complete safetensors file of this toolkit", where=where, why=str(error)
