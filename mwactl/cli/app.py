@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mwactl
-from mwactl.cli import backbones, data, eval, help, inject, recipes, registry, train
+from mwactl.cli import backbones, data, eval, help, inject, quickstart, recipes, registry, train
 from mwactl.cli.options import Debug, Json, Quiet
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def root(
     """Inject, train, evaluate and keep MultiWay-Adapters for image-text retrieval."""
 
 
+app.command("quickstart", epilog="Example: mwactl quickstart  Next: mwactl registry list")(quickstart.quickstart)
 app.command("inject", epilog="Example: mwactl inject --backbone clip-vit-b-32 --dry-run  Next: mwactl recipes list")(
     inject.inject
 )

@@ -1,0 +1,1 @@
+"""Bundled pictures and what shows them: the parts of `mwactl quickstart`."""
