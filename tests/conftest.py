@@ -72,3 +72,106 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the shared data is not here (set MWACTL_SHARED)")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Loader processes are forked, which Python 3.12 and later warn of wherever a library has started a thread."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
+    )
+
+
+# -- a tiny CLIP and a tiny captioned data set: everything a whole training run needs, in a second or two ------------
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+TINY_SPLITS = {"train": 24, "val": 8, "test": 8}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an open_clip model of two small blocks a tower, with seeded random weights."""
+    import open_clip
+    import safetensors.torch
+    import torch
+
+    torch.set_num_threads(1)  # matrices this small are slower on more
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**TINY_CLIP)  # type: ignore[arg-type]
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": {}}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `dataset.json` (Karpathy) and `images/`: one colour a picture, named in its two captions."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("tiny-pictures")
+    (folder / "images").mkdir()
+    images: list[dict[str, Any]] = []
+    for split, count in TINY_SPLITS.items():
+        for number in range(count):
+            name = f"{split}-{number:02}.png"
+            hue = 256 * len(images) // sum(TINY_SPLITS.values())
+            picture = Image.new("HSV", (40, 36), (hue, 255, 160 + 10 * (number % 3))).convert("RGB")
+            picture.save(folder / "images" / name)
+            captions = [f"a square of colour {hue}", f"{split} picture {number}, all of it {hue}"]
+            sentences = [{"raw": text, "sentid": 2 * len(images) + i} for i, text in enumerate(captions)]
+            images.append({"filename": name, "split": split, "sentences": sentences})
+    (folder / "dataset.json").write_text(json.dumps({"images": images}))
+    return folder
+
+
+@pytest.fixture
+def add_data(empty_home: Path) -> Callable[[str, Path], str]:
+    """Add a folder like `tiny_pictures` to this test's catalogue under a name."""
+    from mwactl.data import Catalogue
+
+    def add(name: str, folder: Path) -> str:
+        Catalogue.default().add(
+            name, format="karpathy", annotations=folder / "dataset.json", images=folder / "images", replace=True
+        )
+        return name
+
+    return add
+
+
+@pytest.fixture
+def tiny_data(add_data: Callable[[str, Path], str], tiny_pictures: Path) -> str:
+    """The tiny data set in this test's catalogue; gives its name."""
+    return add_data("tiny", tiny_pictures)
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_clip: Path, tiny_data: str) -> Path:
+    """A recipe that trains the tiny model on the tiny data: 2 epochs of 3 steps. Dropout and crops draw numbers."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"""\
+name: tiny-mwa
+backbone:
+  name: "clip:local-dir:{tiny_clip}"
+data:
+  name: {tiny_data}
+  workers: 0
+method:
+  mwa:
+    knowledge_extractor: 4
+    alignment_enhancer: 8
+    dropout: 0.2
+train:
+  epochs: 2
+  batch_size: 8
+  lr: 0.01
+  device: cpu
+"""
+    )
+    return path

@@ -15,7 +15,7 @@ def main() -> None:
     """The entry point of the `mwactl` command."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run_guarded(app, out))
+    sys.exit(run_guarded(lambda: app(prog_name="mwactl"), out))  # whatever file it was started from
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

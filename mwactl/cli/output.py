@@ -10,13 +10,14 @@ There is one `Output` a process (`out`). Commands hand it data; it decides, by m
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mwactl.errors import ExitCode, Interrupted, MwactlError, RecipeError
 from mwactl.progress import Progress
@@ -71,13 +72,16 @@ class Output:
             human: Prints the same for a person (with `text` and `table`).
             identifier: What `-q` prints.
         """
-        if self.mode is Mode.JSON:
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        elif self.mode is Mode.QUIET:
-            sys.stdout.write(identifier + "\n")
-        else:
-            human()
-        sys.stdout.flush()
+        try:
+            if self.mode is Mode.JSON:
+                sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            elif self.mode is Mode.QUIET:
+                sys.stdout.write(identifier + "\n")
+            else:
+                human()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard(sys.stdout)  # `mwactl … | head`: the reader has enough
 
     def text(self, line: str = "") -> None:
         """A line of a human answer."""
@@ -144,8 +148,11 @@ class Output:
         return _PlainProgress(self._say, label, total, done)
 
     def _say(self, line: str) -> None:
-        sys.stderr.write(_spellable(line, sys.stderr) + "\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(_spellable(line, sys.stderr) + "\n")
+            sys.stderr.flush()
+        except BrokenPipeError:
+            _discard(sys.stderr)  # hours of training do not end because nobody listens any more
 
 
 class _NoProgress:
@@ -231,16 +238,19 @@ def run_guarded(action: Callable[[], None], out: Output) -> int:
     except Interrupted as stop:
         out.interrupted(stop)
         return int(stop.exit_code)
-    except BrokenPipeError:
-        # `mwactl … | head`: the reader has enough. Nothing more may be written to stdout, not even at exit.
-        sys.stdout = None
-        return int(ExitCode.DONE)
     except Exception as error:
         if out.debug:
             traceback.print_exc()
         out.bug(error)
         return int(ExitCode.FAILED)
     return int(ExitCode.DONE)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left of a stream without a reader go nowhere, also what is written at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _stderr_console() -> Console:

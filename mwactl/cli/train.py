@@ -10,6 +10,7 @@ import typer
 from mwactl.cli.options import Debug, Download, DryRun, Json, Overrides, Quiet
 from mwactl.cli.output import duration, out, size
 from mwactl.cli.recipes import announce
+from mwactl.errors import UsageError
 
 if TYPE_CHECKING:
     from mwactl.config import LoadedRecipe
@@ -31,6 +32,8 @@ def train(
 
     Ctrl-C and SIGTERM save a checkpoint first; `--resume` ends with exactly the tensors of an uninterrupted run.
     """
+    if resume and restart:
+        raise UsageError("--resume goes on from the checkpoint, --restart throws it away", fix="give one of the two")
     from mwactl.config import load_recipe
     from mwactl.registry import Registry
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,12 @@ class PairBatch:
 
 
 def worker_count(requested: int | None) -> int:
-    """The number of loader processes: as asked for, else one a core, at most 8."""
-    return min(os.cpu_count() or 1, _MOST_WORKERS) if requested is None else requested
+    """The number of loader processes: as asked for, else one for each core this process may use, at most 8."""
+    if requested is not None:
+        return requested
+    # A job of a shared machine, or a container, may be given a few of its cores.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_WORKERS)
 
 
 def pair_batches(
@@ -87,7 +92,7 @@ def pair_batches(
             collate_fn=rows.collate,
             pin_memory=pin,
             generator=generator,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_prepare_worker,
         )
     )
 
@@ -103,7 +108,7 @@ def picture_batches(
             num_workers=worker_count(workers),
             pin_memory=pin,
             generator=torch.Generator(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=_prepare_worker,
         )
     )
 
@@ -195,7 +200,12 @@ def _groups(keys: Sequence[str]) -> Tensor:
     return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
-def _one_thread(_: int) -> None:
-    """Workers are processes; threads inside them would only fight over the cores."""
+def _prepare_worker(_: int) -> None:
+    """Threads inside a worker would only fight over the cores.
+
+    Ctrl-C, and a scheduler's SIGTERM, reach the workers too; but the process that made them finishes its step first.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

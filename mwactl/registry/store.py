@@ -149,16 +149,16 @@ class Registry:
         refs = self.root / "refs"
         return sorted(path.name for path in refs.iterdir() if (path / "versions").is_dir()) if refs.is_dir() else []
 
-    def entries(self) -> list[Entry | BrokenEntry]:
-        """All versions, by name, newest first; one that cannot be read appears as a `BrokenEntry`."""
+    def entries(self, name: str | None = None) -> list[Entry | BrokenEntry]:
+        """All versions (of one name), by name, newest first; one that cannot be read appears as a `BrokenEntry`."""
         found: list[Entry | BrokenEntry] = []
-        for name in self.names():
-            folder = self._folder(name)
+        for each in self.names() if name is None else [name]:
+            folder = self._folder(each)
             for version in reversed(folder.versions.numbers()):
                 try:
                     found.append(self._load(folder, version))
                 except MwactlError as error:
-                    found.append(BrokenEntry(name, version, "; ".join(filter(None, (error.what, error.why)))))
+                    found.append(BrokenEntry(each, version, "; ".join(filter(None, (error.what, error.why)))))
         return found
 
     def read(self, entry: Entry, path: str) -> bytes:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from mwactl.adapter.serialise import from_bytes, to_bytes
-from mwactl.errors import IncompatibleError
+from mwactl.backbone.fingerprint import tensors_digest
+from mwactl.errors import IncompatibleError, VerificationError
 from mwactl.files import atomic_write
 
 FILE_NAME = "checkpoint.safetensors"
@@ -72,6 +73,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, identity: str) -> None:
     facts = {
         "schema": _SCHEMA,
         "identity": identity,
+        "digest": tensors_digest(tensors),
         "position": asdict(checkpoint.position),
         "scaler": checkpoint.scaler,
     }
@@ -94,6 +96,13 @@ def load(folder: Path, *, identity: str) -> Checkpoint | None:
             "the checkpoint belongs to another run",
             where=str(path),
             why="the recipe, the data, the backbone or the version changed since it was written",
+            fix="mwactl train … --restart  to begin again",
+        )
+    if facts["digest"] != tensors_digest(tensors):
+        raise VerificationError(
+            "the checkpoint is damaged",
+            where=str(path),
+            why="its tensors are not those that were saved",
             fix="mwactl train … --restart  to begin again",
         )
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mwactl.files import naming_full_disk
+
 FILE_NAME = "log.jsonl"
 
 
@@ -22,7 +24,7 @@ class RunLog:
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. A line is written with one call, so a reader never sees half of one by much."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **facts}) + "\n")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from mwactl.adapter import AdaptedModel
 from mwactl.backbone.contract import Backbone
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.precision import choose_device, choose_precision
-from mwactl.errors import VerificationError
+from mwactl.errors import ResourceError, VerificationError
 from mwactl.evaluate.encode import encode_split
 from mwactl.evaluate.protocols import RetrievalResult, evaluate_embeddings
 from mwactl.progress import Reporter
@@ -42,21 +44,32 @@ class EvaluationOptions:
 def evaluate_model(
     model: AdaptedModel | Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter
 ) -> RetrievalResult:
-    """Encode a split once and rank it both ways."""
+    """Encode a split once and rank it both ways.
+
+    Raises:
+        ResourceError: The GPU's memory is not enough.
+    """
     backbone = model.backbone if isinstance(model, AdaptedModel) else model
     device = choose_device(options.device)
     model.to(device).eval()
-    embeddings = encode_split(
-        model,
-        split.dataset,
-        transform=backbone.image_transform(),
-        tokenize=backbone.tokenize,
-        batch_size=options.batch_size,
-        device=device,
-        precision=choose_precision(options.precision, device),
-        workers=options.workers,
-        reporter=reporter,
-    )
+    try:
+        embeddings = encode_split(
+            model,
+            split.dataset,
+            transform=backbone.image_transform(),
+            tokenize=backbone.tokenize,
+            batch_size=options.batch_size,
+            device=device,
+            precision=choose_precision(options.precision, device),
+            workers=options.workers,
+            reporter=reporter,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise ResourceError(
+            f"the GPU's memory is not enough to encode {options.batch_size} at a time",
+            why=str(error).splitlines()[0][:200],
+            fix=f"mwactl eval … --batch-size {max(1, options.batch_size // 2)}, or train.eval_batch_size in a recipe",
+        ) from error
     return evaluate_embeddings(embeddings.images, embeddings.texts, split.dataset.pairs, options.protocol)
 
 
@@ -159,6 +172,6 @@ def _document(
         },
         "data": {**data_facts(split.dataset, split.digests), "skipped": split.skipped},
         "zero_shot": zero_shot,
-        "precision": options.precision,
+        "precision": choose_precision(options.precision, choose_device(options.device)),
         "versions": versions(),
     }

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from platform import python_version
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -78,5 +79,6 @@ def versions() -> dict[str, str]:
     return {
         "mwactl": mwactl.__version__,
         "python": python_version(),
-        **{name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
+        "torch": str(torch.__version__),  # with the CUDA version, which the package's metadata lack
+        **{name: version(name) for name in ("open_clip_torch", "numpy", "pillow")},
     }

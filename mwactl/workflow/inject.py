@@ -56,7 +56,8 @@ class Injection:
 def default_name(backbone: str, method: str) -> str:
     """An adapter's name when none is given: `clip-vit-b-32-mwa`; a folder gives its own name."""
     stem = backbone.rstrip("/").rsplit("/", 1)[-1] if "local-dir:" in backbone else backbone
-    return re.sub(r"[^a-z0-9._-]+", "-", f"{stem}-{method}".lower()).strip("-._")[:64]
+    spelled = re.sub(r"[^a-z0-9._-]+", "-", f"{stem}-{method}".lower())
+    return re.sub(r"\.+", ".", spelled).strip("-._")[:64].rstrip(".")
 
 
 def plan_injection(backbone_name: str, method: MethodConfig) -> Injection:
@@ -93,8 +94,8 @@ def publish_untrained(registry: Registry, model: AdaptedModel, identity: str, *,
     facts = {**adapter_facts(model, identity, state), "train": None, "data": [], "metrics": []}
     known = [
         entry
-        for entry in registry.entries()
-        if isinstance(entry, Entry) and entry.name == name and all(entry.manifest.get(k) == v for k, v in facts.items())
+        for entry in registry.entries(name)
+        if isinstance(entry, Entry) and all(entry.manifest.get(k) == v for k, v in facts.items())
     ]
     if known:
         return known[0]

@@ -11,20 +11,21 @@ from mwactl.backbone import WeightsRequest, find_spec
 from mwactl.backbone.contract import Backbone
 from mwactl.backbone.fingerprint import fingerprint, tensors_digest
 from mwactl.backbone.spec import RANDOM
-from mwactl.errors import IncompatibleError, NotFoundError, VerificationError
+from mwactl.errors import IncompatibleError, VerificationError
 from mwactl.registry import Entry, Registry
 from mwactl.workflow.facts import ADAPTER_FILE, method_of
 
 
 def build_backbone(name: str, weights: WeightsRequest) -> Backbone:
-    """A backbone by name, with weights.
+    """A backbone by name, with weights, frozen.
 
     Raises:
         NotFoundError: No such backbone or weights.
         IncompatibleError: The weights are another model's.
     """
     plugin, spec = find_spec(name)
-    return plugin.build(spec, weights)
+    # torch takes other kernels where weights require gradients; an injected model is frozen, and must compute the same.
+    return plugin.build(spec, weights).requires_grad_(False)
 
 
 def load_adapted(
@@ -48,7 +49,7 @@ def load_adapted(
     state, _ = from_bytes(registry.read(entry, ADAPTER_FILE), where=entry.reference)
     if tensors_digest(state) != entry.manifest["tensors"]["digest"]:
         raise VerificationError("the adapter's tensors are not those of its manifest", where=entry.reference)
-    backbone = build_backbone(base["backbone"], _weights_request(entry, base["weights"], weights, download))
+    backbone = build_backbone(base["backbone"], _weights_request(base["weights"], weights, download))
     found = fingerprint(backbone)
     if found != base["fingerprint"]:
         raise IncompatibleError(
@@ -63,19 +64,13 @@ def load_adapted(
     return model
 
 
-def _weights_request(entry: Entry, recorded: dict[str, Any], given: str | None, download: bool) -> WeightsRequest:
-    """The weights the adapter was made with, unless others are given."""
+def _weights_request(recorded: dict[str, Any], given: str | None, download: bool) -> WeightsRequest:
+    """The weights the adapter was made with, unless others are given; the fingerprint decides whether they fit."""
     if given is not None:
         return WeightsRequest(given, download=download)
     if recorded["source"] == RANDOM:
         return WeightsRequest(RANDOM, seed=recorded["seed"])
-    if recorded["source"] != "file":
-        return WeightsRequest(recorded["source"], download=download)
-    if not Path(recorded["path"]).is_file():
-        # A folder or a package knows its own weights, wherever it lies now; the fingerprint decides if they fit.
-        if "local-dir:" in entry.manifest["base"]["backbone"] or ":" not in entry.manifest["base"]["backbone"]:
-            return WeightsRequest(None, download=download)
-        raise NotFoundError(
-            f"the weights that {entry.reference} was made on are gone", where=recorded["path"], fix="--weights FILE"
-        )
-    return WeightsRequest(recorded["path"])
+    if recorded["source"] == "file":
+        # A file that has moved: the backbone may know where its own weights lie now (a folder, the package).
+        return WeightsRequest(recorded["path"] if Path(recorded["path"]).is_file() else None, download=download)
+    return WeightsRequest(recorded["source"], download=download)

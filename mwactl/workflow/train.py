@@ -147,6 +147,8 @@ def train_recipe(
     atomic_write(folder / RECIPE_FILE, loaded.as_yaml().encode())
     if run.resume():
         reporter.info("resumed from the checkpoint")
+    elif resume:
+        reporter.warn("this recipe has no checkpoint to resume from; the run begins at the start")
     outcome = run.run()
     entry = _publish(registry, loaded, model, base, outcome, [train_split, val_split], parents)
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

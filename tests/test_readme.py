@@ -1,0 +1,75 @@
+"""What the README tells people to type works."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+README = Path(__file__).parents[1] / "README.md"
+_COLOURS = ("red", "green", "blue", "white", "black", "yellow", "orange", "purple", "brown", "grey")
+
+
+def _commands() -> list[list[str]]:
+    """The `mwactl` lines of the README's console blocks, without comments."""
+    blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ mwactl")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.fixture
+def own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with `captions.csv` and `photos`, as the README has it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with (tmp_path / "captions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "caption", "split"])
+        for split, count in (("train", 10), ("val", 6), ("test", 6)):
+            for number, colour in enumerate(_COLOURS[:count]):
+                name = f"{split}-{number}.png"
+                Image.new("RGB", (40, 32), colour).save(tmp_path / "photos" / name)
+                table.writerow([name, f"a {colour} picture for {split}", split])
+
+
+@pytest.mark.usefixtures("own_pictures")
+def test_the_commands_for_your_own_pictures_work(mwactl_cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Word for word, but for the training run: it gets the small bundled backbone and one epoch."""
+    commands = _commands()
+    assert [words[0] for words in commands] == ["data", "inject", "train", "eval", "registry"]
+    for words in commands:
+        extra: list[str] = []
+        if words[0] == "train":
+            extra = ["backbone.name=clip-tiny-emoji", "train.epochs=1", "train.batch_size=5", "data.workers=0"]
+        result = mwactl_cli(*words, *extra)
+        assert result.code == 0, (words, result.stderr)
+        assert result.stdout.strip(), words
+
+
+def test_the_make_targets_the_readme_names_exist() -> None:
+    targets = set(
+        re.findall(r"^([a-z]+):", (README.parent / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
+    named = set(re.findall(r"^\$ make ([a-z]+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert named == {"demo", "test"}
+    assert named <= targets
+
+
+def test_the_python_example_runs(mwactl_cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    inject = mwactl_cli("inject", "--backbone", "clip-tiny-emoji", "--name", "quickstart")
+    assert inject.code == 0, inject.stderr
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert tuple(names["embedding"].shape) == (1, 128)  # type: ignore[attr-defined]
+
+
+def test_every_command_the_readme_lists_exists(mwactl_cli) -> None:
+    rows = re.findall(r"^\| `mwactl ([a-z]+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    listed = mwactl_cli("--help").stdout
+    for verb in rows:
+        assert re.search(rf"^\s+{verb}\s", listed, flags=re.MULTILINE), verb

@@ -1,0 +1,93 @@
+"""A toy dual encoder that trains in milliseconds, with dropout, so that the random state matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mwactl.config.recipe import TrainConfig
+from mwactl.data.loader import PairBatch
+from mwactl.train import TrainingRun
+from mwactl.train.sampling import EpochPlan, Row
+
+PICTURES = 12
+
+
+class Temperature(nn.Module):
+    """The part of a backbone that the loop looks at."""
+
+    def __init__(self, value: float, train: bool) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor(value), requires_grad=train)
+
+
+class Toy(nn.Module):
+    """Two linear towers with dropout; has what the loop uses of an `AdaptedModel`."""
+
+    def __init__(self, *, seed: int = 3, scale: float = 2.0, train_scale: bool = False) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.image, self.text = nn.Linear(6, 4), nn.Linear(6, 4)
+        self.dropout = nn.Dropout(0.5)
+        self.backbone = Temperature(scale, train_scale)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        return self.image(self.dropout(pixels))
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return self.text(self.dropout(tokens))
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in self.trainable().items()}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trainable().items():
+                parameter.copy_(state[name])
+
+
+def load(batches: Iterator[list[Row]]) -> Iterator[PairBatch]:
+    """Every picture and caption is a fixed random vector."""
+    generator = torch.Generator().manual_seed(0)
+    pixels, tokens = torch.randn(2, PICTURES, 6, generator=generator)
+    for rows in batches:
+        images, captions = [row[1] for row in rows], [row[2] for row in rows]
+        yield PairBatch(pixels[images], tokens[captions], torch.tensor(images), torch.tensor(captions))
+
+
+@pytest.fixture
+def toy() -> type[Toy]:
+    return Toy
+
+
+@pytest.fixture
+def load_toy() -> Callable[[Iterator[list[Row]]], Iterator[PairBatch]]:
+    return load
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Callable[..., TrainingRun]:
+    """A run of 12 pictures in batches of 4: 3 steps an epoch."""
+
+    def make(
+        model: Any = None, *, load_batches: Any = load, folder: str = "run", validate: Any = None, **options: Any
+    ) -> TrainingRun:
+        config = TrainConfig(**{"epochs": 2, "batch_size": 4, "lr": 0.05, "device": "cpu", **options})
+        pairs = np.stack([np.arange(PICTURES)] * 2, axis=1)
+        plan = EpochPlan(pairs, batch_size=config.batch_size, captions="random", seed=config.seed)
+        return TrainingRun(
+            model or Toy(), plan, load_batches, config, folder=tmp_path / folder, identity="toy", validate=validate,
+            resume_command="mwactl train toy.yaml --resume",
+        )  # fmt: skip
+
+    return make

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mwactl.data.loader import PairBatch
+from mwactl.errors import Interrupted, MwactlError, ResourceError
+from mwactl.train import TrainingRun, checkpoint
+from mwactl.train.schedule import learning_rate
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def log_of(run: TrainingRun) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run._log.path.read_text().splitlines()]
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def scripted(*rsums: float):
+    """A validation whose results are known before."""
+    values = iter(rsums)
+    return lambda: {"rsum": next(values)}
+
+
+@pytest.fixture
+def killed_at(load_toy):
+    """Batches that end in a kill when the one of a step (from 0) is asked for."""
+
+    def make(step: int):
+        def load_batches(rows: Iterator[Any]) -> Iterator[PairBatch]:
+            for number, batch in enumerate(load_toy(rows)):
+                if number == step:
+                    raise Killed
+                yield batch
+
+        return load_batches
+
+    return make
+
+
+@pytest.fixture
+def signalled_at(load_toy):
+    """Batches; with the one of a step (from 0), signals arrive."""
+
+    def make(step: int, *numbers: int):
+        def load_batches(rows: Iterator[Any]) -> Iterator[PairBatch]:
+            for number, batch in enumerate(load_toy(rows)):
+                if number == step:
+                    for each in numbers:
+                        os.kill(os.getpid(), each)
+                yield batch
+
+        return load_batches
+
+    return make
+
+
+# -- exact resume -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_killed_after_any_step_and_resumed_it_ends_with_the_same_tensors(training, toy, killed_at, step: int):
+    whole = training(folder="whole").run()
+    with pytest.raises(Killed):
+        training(load_batches=killed_at(step), checkpoint_every=1).run()
+    torch.manual_seed(999)
+    again = training(toy(seed=4), checkpoint_every=1)
+    assert again.resume()
+    outcome = again.run()
+    assert equal(outcome.state, whole.state)
+    assert outcome.steps == whole.steps == 6
+
+
+def test_killed_between_checkpoints_it_goes_on_from_the_last_one(training, toy, killed_at):
+    whole = training(folder="whole").run()
+    with pytest.raises(Killed):
+        training(load_batches=killed_at(5), checkpoint_every=2).run()
+    again = training(toy(seed=4), checkpoint_every=2)
+    assert again.resume()
+    assert again._position.step == 4
+    assert equal(again.run().state, whole.state)
+
+
+def test_dropout_and_order_matter_to_this_comparison(training, toy):
+    assert not equal(training(folder="a").run().state, training(folder="b", seed=1).run().state)
+
+
+def test_a_run_does_not_depend_on_random_numbers_drawn_before(training):
+    torch.manual_seed(1)
+    one = training(folder="a").run()
+    torch.manual_seed(2)
+    assert equal(one.state, training(folder="b").run().state)
+
+
+def test_the_best_epoch_of_before_a_kill_is_kept(training, toy, killed_at):
+    whole = training(folder="whole", epochs=3, validate=scripted(9.0, 5.0, 6.0)).run()
+    with pytest.raises(Killed):
+        training(epochs=3, load_batches=killed_at(4), checkpoint_every=1, validate=scripted(9.0)).run()
+    again = training(toy(seed=4), epochs=3, checkpoint_every=1, validate=scripted(5.0, 6.0))
+    again.resume()
+    outcome = again.run()
+    assert (outcome.best_epoch, outcome.best_rsum) == (1, 9.0)
+    assert equal(outcome.state, whole.state)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(training):
+    assert not training().resume()
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "steps"), [(None, [3, 6]), (2, [2, 3, 4, 6, 8]), (4, [3, 4, 6, 8])])
+def test_checkpoints_are_saved_at_epoch_ends_and_as_often_as_asked(training, monkeypatch, every, steps):
+    saved: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda _, state, **__: saved.append(state.position.step))
+    training(epochs=3, checkpoint_every=every).run()
+    assert saved == steps
+
+
+def test_a_checkpoint_is_not_changed_by_the_steps_after_it(training, monkeypatch):
+    best: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(checkpoint, "save", lambda _, state, **__: best.append(state.best))
+    outcome = training(epochs=3, validate=scripted(9.0, 5.0, 6.0)).run()
+    assert equal(best[0], outcome.state)
+
+
+# -- the best epoch ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rsums", "epoch"),
+    [((1.0, 3.0, 2.0), 2), ((1.0, 2.0, 3.0), 3), ((2.0, 2.0, 2.0), 1)],
+    ids=["middle", "last", "tie"],
+)
+def test_the_epoch_with_the_highest_validation_rsum_is_kept(training, toy, rsums, epoch):
+    model, after_epoch = toy(), []
+    values = iter(rsums)
+
+    def validate() -> dict[str, float]:
+        after_epoch.append({name: tensor.clone() for name, tensor in model.adapter_state().items()})
+        return {"rsum": next(values)}
+
+    outcome = training(model, epochs=3, validate=validate).run()
+    assert (outcome.best_epoch, outcome.best_rsum) == (epoch, rsums[epoch - 1])
+    assert equal(outcome.state, after_epoch[epoch - 1])
+    assert not equal(after_epoch[0], after_epoch[2])
+
+
+def test_without_validation_the_last_epoch_is_kept(training, toy):
+    model = toy()
+    outcome = training(model).run()
+    assert (outcome.best_epoch, outcome.best_rsum) == (None, None)
+    assert equal(outcome.state, model.adapter_state())
+
+
+def test_it_validates_in_evaluation_mode_and_trains_in_training_mode(training, toy, load_toy):
+    model, modes = toy(), []
+
+    def load_batches(rows):
+        for batch in load_toy(rows):
+            modes.append(model.training)
+            yield batch
+
+    def validate():
+        modes.append(model.training)
+        return {"rsum": 1.0}
+
+    training(model.eval(), load_batches=load_batches, validate=validate).run()
+    assert modes == [True, True, True, False] * 2
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns(training, toy):
+    model = toy()
+    model.dropout.p = 0.0
+    run = training(model, epochs=60)
+    run.run()
+    losses = [line["loss"] for line in log_of(run) if line["event"] == "step"]
+    assert losses[0] > 1.0
+    assert losses[-1] < 0.2
+
+
+def test_the_learning_rate_follows_the_schedule(training, monkeypatch):
+    run, rates = training(epochs=4, warmup=0.25, min_lr=0.01), []
+    step = run._optimiser.step
+    monkeypatch.setattr(
+        run._optimiser, "step", lambda *a, **k: (rates.append(run._optimiser.param_groups[0]["lr"]), step(*a, **k))[1]
+    )
+    run.run()
+    assert rates == [learning_rate(i, total=12, warmup=0.25, peak=0.05, floor=0.01) for i in range(12)]
+
+
+@pytest.mark.parametrize(("clip", "clipped"), [(1e-3, True), (None, False)])
+def test_gradients_are_clipped_to_the_norm_asked_for(training, clip, clipped):
+    run = training(clip_norm=clip)
+    run.run()
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in run._parameters.values()))
+    assert (norm <= 1.001e-3) is clipped
+
+
+def test_a_trained_temperature_stays_below_100(training, toy, load_toy):
+    """Where every pair is found already, a hotter softmax is always better."""
+
+    def load_batches(rows):
+        for batch in load_toy(rows):
+            yield replace(batch, tokens=batch.pixels)
+
+    model = toy(scale=math.log(50), train_scale=True)
+    model.dropout.p = 0.0
+    model.text.load_state_dict(model.image.state_dict())
+    for tower in (model.image, model.text):
+        tower.requires_grad_(False)
+    training(model, load_batches=load_batches, epochs=10, lr=0.2).run()
+    assert model.backbone.logit_scale.item() == pytest.approx(math.log(100))
+
+
+def test_a_temperature_that_is_not_trained_is_left_as_it_is(training, toy):
+    model = toy(scale=6.0)  # above log 100, as some published models are
+    outcome = training(model).run()
+    assert model.backbone.logit_scale.item() == 6.0
+    assert "backbone.logit_scale" not in outcome.state
+
+
+def test_bf16_computes_the_towers_in_bf16_and_keeps_fp32_parameters(training, toy):
+    model, types = toy(), set()
+    model.image.register_forward_hook(lambda _, __, output: types.add(output.dtype))
+    outcome = training(model, precision="bf16").run()
+    assert types == {torch.bfloat16}
+    assert {tensor.dtype for tensor in outcome.state.values()} == {torch.float32}
+
+
+def test_a_loss_that_is_no_number_stops_before_it_does_harm(training, toy, load_toy):
+    def load_batches(rows):
+        for number, batch in enumerate(load_toy(rows)):
+            if number == 2:
+                batch.pixels[0, 0] = float("nan")
+            yield batch
+
+    model = toy()
+    model.dropout.p = 0.0
+    with pytest.raises(MwactlError, match="the loss became nan at step 3") as caught:
+        training(model, load_batches=load_batches, checkpoint_every=1).run()
+    assert caught.value.fix == "train.lr=0.02, or train.precision=fp32"
+    assert all(tensor.isfinite().all() for tensor in model.adapter_state().values())
+    found = checkpoint.load(training()._folder, identity="toy")
+    assert found is not None
+    assert found.position.step == 2
+
+
+def test_too_little_gpu_memory_is_said_with_a_smaller_batch(training):
+    def load_batches(rows):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+        yield
+
+    with pytest.raises(ResourceError) as caught:
+        training(load_batches=load_batches).run()
+    assert caught.value.fix == "train.batch_size=2"
+    assert caught.value.why == "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+# -- interrupts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_finishes_the_step_saves_and_names_the_command(training, toy, signalled_at, number):
+    whole = training(folder="whole").run()
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="interrupted at step 2 of 6") as caught:
+        training(load_batches=signalled_at(1, number)).run()
+    assert caught.value.fix == "mwactl train toy.yaml --resume"
+    assert signal.getsignal(number) is before
+    again = training(toy(seed=4))
+    assert again.resume()
+    assert again._position.step == 2
+    assert equal(again.run().state, whole.state)
+
+
+def test_a_second_interrupt_stops_at_once(training, signalled_at):
+    run = training(load_batches=signalled_at(1, signal.SIGINT, signal.SIGTERM), checkpoint_every=1)
+    with pytest.raises(Interrupted, match="stopped at once"):
+        run.run()
+    found = checkpoint.load(run._folder, identity="toy")
+    assert found is not None
+    assert found.position.step == 1
+
+
+def test_an_interrupt_in_the_last_step_lets_the_run_finish(training, signalled_at):
+    whole = training(folder="whole").run()
+    assert equal(training(load_batches=signalled_at(5, signal.SIGINT)).run().state, whole.state)
+
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_tells_the_run_line_by_line(training):
+    run = training(epochs=4, validate=scripted(1.0, 2.0, 3.0, 4.0))
+    run.run()
+    lines = log_of(run)
+    events = ["start", "step", "validation", "validation", "validation", "step", "validation", "end"]
+    assert [line["event"] for line in lines] == events
+    assert lines[0] == {"event": "start", "step": 0, "total_steps": 12, "precision": "fp32"}
+    steps = [line for line in lines if line["event"] == "step"]
+    assert [(line["step"], line["epoch"]) for line in steps] == [(1, 1), (11, 4)]
+    for line in steps:
+        assert line["pairs_per_second"] > 0
+        assert 0 <= line["data_stall"] <= 1
+        assert line["peak_memory_bytes"] > 10_000_000
+    assert lines[-1] == {"event": "end", "step": 12, "best_epoch": 4}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named_by_the_log_too(training, monkeypatch):
+    run = training()
+    run._log.path.symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match="disk is full"):
+        run.run()
