@@ -93,16 +93,23 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn the system's error for a full disk, while `path` is written, into one with the figure a user needs.
+    """Turn the system's errors for a place that cannot be written to, while `path` is written, into helpful ones.
 
     Raises:
-        ResourceError: The disk is full.
+        ResourceError: The disk is full, read-only, or not this user's to write to.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(path) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise ResourceError(
+                "this place cannot be written to",
+                where=str(error.filename or path),
+                why=error.strerror,
+                fix="choose another with MWACTL_HOME=/a/folder/of/yours",
+            ) from error
         raise
 
 

@@ -16,8 +16,9 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
+from torchvision.transforms import ColorJitter, Compose, RandomGrayscale
 
-from mwactl.backbone.contract import Backbone, ImageTransform, Modality, Site
+from mwactl.backbone.contract import Augmentation, Backbone, ImageTransform, Modality, Site
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
 from mwactl.errors import IncompatibleError, NotFoundError
 from mwactl_clip.sites import tower_sites
@@ -58,7 +59,7 @@ class ClipBackbone(Backbone):
         super().__init__(spec, weights)
         self.model: Any = model
         self._config = config
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pictures [b, 3, h, w] -> [b, e], not normalised."""
@@ -111,10 +112,17 @@ class ClipBackbone(Backbone):
             return tokens[:, : int(used.max()) + 1] if len(used) else tokens
         return tokens
 
-    def image_transform(self, *, train: bool = False, crop_min_scale: float = 0.9) -> ImageTransform:
-        """open_clip's own transform."""
-        augmentation = {"scale": (crop_min_scale, 1.0)} if train else None
-        return image_transform_v2(self._preprocess, is_train=train, aug_cfg=augmentation)  # type: ignore[no-any-return]
+    def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:
+        """open_clip's own transforms."""
+        if augmentation is None:
+            evaluation: ImageTransform = image_transform_v2(self._preprocess, is_train=False)
+            return evaluation
+        scale = (augmentation.crop_min_scale, 1.0)
+        crop, *rest = image_transform_v2(self._preprocess, is_train=True, aug_cfg={"scale": scale}).transforms
+        # open_clip has a colour jitter too, and warns that it is unused where it is used.
+        colour = [ColorJitter(0.4, 0.4, 0.4, 0.1), RandomGrayscale(0.2)] if augmentation.colour else []
+        training: ImageTransform = Compose([crop, *colour, *rest])
+        return training
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Captions -> token ids [b, s] by the model's own tokenizer."""

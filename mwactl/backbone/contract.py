@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,19 @@ from mwactl.backbone.spec import BackboneSpec, WeightsUsed
 Modality = Literal["image", "text"]
 ImageTransform = Callable[[Image.Image], Tensor]
 Branch = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training pictures.
+
+    Args:
+        crop_min_scale: The smallest share of the picture's area that a random resized crop keeps.
+        colour: Jitter brightness, contrast, saturation and hue, and turn one picture in five grey.
+    """
+
+    crop_min_scale: float
+    colour: bool = False
 
 
 class Site(ABC):
@@ -53,7 +67,8 @@ class Site(ABC):
 class Backbone(nn.Module, ABC):
     """A dual encoder of pictures and captions.
 
-    A plugin's subclass gives the towers; it is built in fp32 on the CPU, in evaluation mode.
+    A plugin's subclass gives the towers; it is built in fp32 on the CPU, in evaluation mode, and frozen: torch takes
+    other kernels, with other last bits, where weights require gradients, and an injected model must compute the same.
     """
 
     def __init__(self, spec: BackboneSpec, weights: WeightsUsed) -> None:
@@ -70,8 +85,8 @@ class Backbone(nn.Module, ABC):
         """Token ids [b, s] -> [b, e], not normalised."""
 
     @abstractmethod
-    def image_transform(self, *, train: bool = False, crop_min_scale: float = 0.9) -> ImageTransform:
-        """The model's own transform, an RGB picture -> [3, h, w]; `train`: with a random resized crop."""
+    def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:
+        """The model's own transform, an RGB picture -> [3, h, w]; with the augmentation while training."""
 
     @abstractmethod
     def tokenize(self, captions: Sequence[str]) -> Tensor:

@@ -86,7 +86,7 @@ class BackbonePlugin(Protocol):
         """
 
     def build(self, spec: BackboneSpec, weights: WeightsRequest) -> Backbone:
-        """Build the model in fp32 on the CPU and load its weights.
+        """Build the model in fp32 on the CPU, in evaluation mode and frozen, and load its weights.
 
         Raises:
             NotFoundError: The weights are not on this machine; `fix` says how to get them.

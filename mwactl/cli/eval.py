@@ -58,7 +58,8 @@ def evaluate(
     registry = Registry.default(reporter=out)
     entry = None if backbone else registry.resolve(reference)
     if entry is not None and reference is None:
-        out.info(f"evaluating the newest adapter, {entry.reference}")
+        untrained = "" if entry.manifest.get("train") else " (untrained)"
+        out.info(f"evaluating the newest adapter, {entry.reference}{untrained}")
     checked = checked_split(name, split, on_error="skip" if on_error == "skip" else "stop", reporter=out)
     if entry is None:
         model = build_backbone(str(backbone), WeightsRequest(weights, seed=seed, download=download))

@@ -134,12 +134,12 @@ class DataConfig:
     on_error: Literal["stop", "skip"] = "stop"
     """A picture that cannot be read: `stop` before training starts, or `skip` it (named and counted)."""
 
-    augment: Literal["none", "flip", "crop"] = "crop"
+    augment: Literal["none", "flip", "crop", "colour"] = "crop"
     """`none`: the evaluation transform. `flip`: and mirrored half the time. `crop`: the backbone's own training
-    transform (random resized crop)."""
+    transform (random resized crop). `colour`: and colours shifted, one picture in five grey."""
 
     crop_min_scale: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """`crop`: the smallest share of the picture's area that a crop keeps."""
+    """`crop` and `colour`: the smallest share of the picture's area that a crop keeps."""
 
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode pictures. Unset: one a core, at most 8."""

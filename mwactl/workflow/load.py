@@ -17,15 +17,14 @@ from mwactl.workflow.facts import ADAPTER_FILE, method_of
 
 
 def build_backbone(name: str, weights: WeightsRequest) -> Backbone:
-    """A backbone by name, with weights, frozen.
+    """A backbone by name, with weights.
 
     Raises:
         NotFoundError: No such backbone or weights.
         IncompatibleError: The weights are another model's.
     """
     plugin, spec = find_spec(name)
-    # torch takes other kernels where weights require gradients; an injected model is frozen, and must compute the same.
-    return plugin.build(spec, weights).requires_grad_(False)
+    return plugin.build(spec, weights)
 
 
 def load_adapted(

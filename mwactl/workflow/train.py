@@ -13,6 +13,7 @@ import mwactl
 from mwactl.adapter import AdaptedModel, inject
 from mwactl.adapter.serialise import to_bytes
 from mwactl.backbone import WeightsRequest, find_spec
+from mwactl.backbone.contract import Augmentation
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.config import LoadedRecipe, Recipe
 from mwactl.data import Catalogue
@@ -178,12 +179,16 @@ def _batches(
     recipe: Recipe, model: AdaptedModel, split: CheckedSplit, rows: Iterator[list[Row]]
 ) -> Iterator[PairBatch]:
     data, backbone = recipe.data, model.backbone
-    transform = backbone.image_transform(train=data.augment == "crop", crop_min_scale=data.crop_min_scale)
+    augmentation = (
+        Augmentation(data.crop_min_scale, colour=data.augment == "colour")
+        if data.augment in ("crop", "colour")
+        else None
+    )
     return pair_batches(
         split.dataset,
         split.digests,
         rows,
-        transform=transform,
+        transform=backbone.image_transform(augmentation),
         flip=data.augment == "flip",
         tokenize=backbone.tokenize,
         seed=recipe.train.seed,
@@ -212,9 +217,11 @@ def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit) -> Val
 
 
 def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
-    """The digest of everything that decides a run's result."""
+    """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not."""
+    recipe = loaded.as_dict()
+    del recipe["data"]["workers"], recipe["train"]["checkpoint_every"]
     data = [split and data_facts(split.dataset, split.digests)["digest"] for split in splits]
-    return sha256_bytes(canonical_json([loaded.digest, base, data, mwactl.__version__]))
+    return sha256_bytes(canonical_json([recipe, base, data, mwactl.__version__]))
 
 
 def _claim(folder: Path, *, resume: bool, restart: bool, command: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mwactl.adapter import AdaptedModel
-from mwactl.backbone.contract import Backbone, Branch, ImageTransform, Modality, Site
+from mwactl.backbone.contract import Augmentation, Backbone, Branch, ImageTransform, Modality, Site
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
 
 WIDTH, EMBEDDING, CONTEXT = 12, 6, 8
@@ -78,7 +78,7 @@ class TinyBackbone(Backbone):
             x = block(x, "text")
         return self.text_head(x.mean(1))  # type: ignore[no-any-return]
 
-    def image_transform(self, *, train: bool = False, crop_min_scale: float = 0.9) -> ImageTransform:
+    def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:
         raise NotImplementedError
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:

@@ -32,7 +32,7 @@ def test_list_names_every_recipe_with_its_first_comment_line(mwactl_cli):
     result = mwactl_cli("recipes", "list")
     assert result.code == 0
     rows = dict(line.split("\t") for line in result.stdout.splitlines())
-    assert list(rows) == ["captions", "coco", "flickr30k", "flickr8k"]
+    assert list(rows) == ["captions", "clip-tiny-emoji", "coco", "flickr30k", "flickr8k", "quickstart"]
     assert rows["coco"] == packaged_recipe("coco").text.splitlines()[0].removeprefix("# ")
 
 

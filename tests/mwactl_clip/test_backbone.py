@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mwactl.adapter import inject, strip
+from mwactl.backbone.contract import Augmentation
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.config.recipe import MethodConfig
 from mwactl.errors import ExitCode, IncompatibleError, NotFoundError
@@ -103,12 +105,28 @@ def test_transform_and_tokens_are_open_clips_own(
     assert torch.equal(backbone.image_transform()(picture), evaluation(picture))
     assert torch.equal(backbone.tokenize(captions), open_clip.get_tokenizer(name)(captions))
     crops = []
-    for transform in (backbone.image_transform(train=True, crop_min_scale=0.3), training):
+    for transform in (backbone.image_transform(Augmentation(crop_min_scale=0.3)), training):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
             crops.append(transform(picture))
     assert torch.equal(*crops)
     assert crops[0].shape == (3, 32, 32)
+
+
+def test_colour_augmentation_turns_some_pictures_grey_and_shifts_the_others(native_folder: Path, build: Build) -> None:
+    backbone = build(native_folder)
+    preprocess = backbone.architecture()["preprocess"]
+    mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
+    red = Image.new("RGB", (32, 32), (200, 40, 40))
+    transform = backbone.image_transform(Augmentation(crop_min_scale=1.0, colour=True))
+    random.seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        seen = [transform(red)[:, 0, 0] for _ in range(100)]
+    colours = [pixel * std + mean for pixel in seen]
+    grey = [colour for colour in colours if colour.max() - colour.min() < 0.02]
+    assert 8 <= len(grey) <= 35
+    assert len({tuple(colour.tolist()) for colour in colours}) > 50
 
 
 def test_hugging_face_tokens_are_open_clips_own(hf_folder: Path, build: Build, captions: list[str]) -> None:
@@ -144,7 +162,7 @@ def test_a_model_without_projections_has_no_heads(native_folder: Path, tmp_path:
     with pytest.raises(IncompatibleError, match="no projection heads") as raised:
         inject(backbone, MethodConfig(name="head"))
     assert raised.value.fix == "method.name=mwa or method.name=full"
-    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_fingerprint_is_the_weights_not_the_place(folder: Path, tmp_path: Path, build: Build) -> None:

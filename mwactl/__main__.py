@@ -1,0 +1,5 @@
+"""`python -m mwactl` is `mwactl`."""
+
+from mwactl.cli import main
+
+main()
