@@ -111,7 +111,10 @@ def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> Adapte
 
 
 def strip(model: AdaptedModel) -> Backbone:
-    """Take the modules off again and give back the backbone as it was (its parameters stay frozen)."""
+    """Take the modules off again and give back the backbone as it was.
+
+    Its parameters stay frozen; what was trained of its own (heads, temperature) keeps its values.
+    """
     if model.adapter is not None:
         for site in model.backbone.sites(model.method.mwa.modalities):
             site.detach()
@@ -123,7 +126,7 @@ def _freeze(model: AdaptedModel) -> None:
     """Require gradients for exactly what the method trains."""
     method, backbone = model.method, model.backbone
     policy = backbone.untrained_parameter_names()
-    if method.name == "head":
+    if method.name == "head" or method.train_head:
         policy = policy | backbone.head_parameter_names()
     temperature = {id(parameter) for parameter in (backbone.logit_scale, backbone.logit_bias) if parameter is not None}
     train_temperature = method.name != "mwa" if method.train_logit_scale is None else method.train_logit_scale

@@ -109,6 +109,9 @@ class MethodConfig:
     mwa: MwaConfig = field(default_factory=MwaConfig)
     """Options of `mwa`; without effect on the other methods."""
 
+    train_head: bool = False
+    """Train the projections to the shared space together with `mwa` (`head` and `full` always do)."""
+
     train_logit_scale: bool | None = None
     """Train the temperature too. Unset: no for `mwa`, yes for `head` and `full`."""
 

@@ -100,6 +100,13 @@ def test_exactly_what_the_method_trains_needs_a_gradient(
     assert model.trainable_count() == sum(model.get_parameter(name).numel() for name in expected | own)
 
 
+def test_heads_can_be_trained_together_with_the_modules(tiny: Tiny) -> None:
+    alone = set(inject(tiny(bias=True), MethodConfig()).trainable())
+    together = inject(tiny(bias=True), MethodConfig(train_head=True))
+    assert set(together.trainable()) == alone | HEADS
+    assert HEADS <= set(together.adapter_state())
+
+
 @pytest.mark.parametrize("train_logit_scale", [None, True, False])
 def test_full_trains_everything_with_the_temperature_as_an_option(tiny: Tiny, train_logit_scale: bool | None) -> None:
     model = inject(tiny(bias=True), MethodConfig(name="full", train_logit_scale=train_logit_scale))
