@@ -27,7 +27,7 @@ clean:
 $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mwactl needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The stamps hold what was installed for: a changed pyproject.toml installs again.
 $(VENV)/installed: pyproject.toml | $(BIN)/python

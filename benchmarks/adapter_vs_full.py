@@ -1,4 +1,6 @@
-"""Head-only, MWA and full fine-tuning in the same loop: recall, transfer, parameters, time and memory, side by side.
+"""Head-only, MWA (also with trained heads) and full fine-tuning in the same loop, side by side.
+
+Recall, transfer to other data, trained parameters, time and memory:
 
     python benchmarks/adapter_vs_full.py --backbone clip:local-dir:FOLDER --data flickr8k --transfer coco-subset
 
@@ -23,8 +25,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-METHODS = ("head", "mwa", "full")
-LEARNING_RATES = {"head": 1e-3, "mwa": 5e-4, "full": 5e-5}
+METHODS = ("head", "mwa", "mwa+head", "full")
+LEARNING_RATES = {"head": 1e-3, "mwa": 5e-4, "mwa+head": 5e-4, "full": 5e-5}
 
 
 def main() -> None:
@@ -74,10 +76,11 @@ def options(arguments: argparse.Namespace, method: str) -> list[str]:
     """The recipe options of one method."""
     rates = LEARNING_RATES | {name: float(rate) for name, _, rate in (item.partition("=") for item in arguments.lr)}
     return [
-        f"name=bench-{method}",
+        f"name=bench-{method.replace('+', '-')}",
         f"backbone.name={arguments.backbone}",
         f"data.name={arguments.data}",
-        f"method.name={method}",
+        f"method.name={method.removesuffix('+head')}",
+        f"method.train_head={str(method == 'mwa+head').lower()}",
         "method.train_logit_scale=true",
         f"train.epochs={arguments.epochs}",
         f"train.batch_size={arguments.batch_size}",

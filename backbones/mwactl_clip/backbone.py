@@ -20,7 +20,7 @@ from torchvision.transforms import ColorJitter, Compose, RandomGrayscale
 
 from mwactl.backbone.contract import Augmentation, Backbone, ImageTransform, Modality, Site
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
-from mwactl.errors import IncompatibleError, NotFoundError
+from mwactl.errors import IncompatibleError, NotFoundError, UsageError
 from mwactl_clip.sites import tower_sites
 from mwactl_clip.weights import network
 
@@ -152,6 +152,11 @@ class ClipBackbone(Backbone):
         return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
     @property
+    def context_length(self) -> int:
+        """The longest caption in tokens."""
+        return int(self.model.context_length)
+
+    @property
     def embedding_width(self) -> int:
         """e."""
         return int(self._config.model_cfg["embed_dim"])
@@ -206,6 +211,11 @@ class ClipBackbone(Backbone):
         with network(allowed=download):
             try:
                 return open_clip.get_tokenizer(self.spec.model)
+            except ImportError as error:
+                raise UsageError(
+                    f"the tokenizer of {self.spec.name} needs the package transformers",
+                    fix="pip install 'mwactl[hf-text]'",
+                ) from error
             except (OSError, ValueError) as error:
                 raise NotFoundError(
                     what, why=" ".join(str(error).split())[:200], fix="add --download once, so that it is cached"

@@ -47,7 +47,7 @@ def find_weights(spec: BackboneSpec, source: str | None, *, download: bool) -> P
             why=f"neither a file nor one of its pretrained tags ({', '.join(tags[:6]) or 'it has none'})",
             fix=f"--weights FILE, --weights random, or --weights {tags[0]} --download"
             if tags
-            else "--weights FILE, or --weights random",
+            else "--weights FILE, or --weights random (in a recipe: backbone.weights)",
         )
     return _pretrained(spec, source, download=download)
 
@@ -61,7 +61,7 @@ def _in_folder(folder: Path, source: str | None) -> Path:
         "no weights in this folder" if source is None else f"no weights file `{source}`",
         where=str(folder),
         why=f"none of {', '.join(_FOLDER_FILES)} is there" if source is None else None,
-        fix="--weights FILE, or --weights random",
+        fix="--weights FILE, or --weights random (in a recipe: backbone.weights)",
     )
 
 
@@ -82,7 +82,8 @@ def _pretrained(spec: BackboneSpec, tag: str, *, download: bool) -> Path:
         raise _unreachable(spec, tag, error) from error
     raise NotFoundError(
         f"the weights `{tag}` of {spec.name} are not on this machine",
-        fix=f"add --download (licence: {spec.licence or 'see the model page'}), or --weights FILE, or --weights random",
+        why=f"--download fetches them (licence: {spec.licence or 'see the model page'})",
+        fix="add --download, or --weights FILE, or --weights random (in a recipe: backbone.weights)",
     )
 
 

@@ -12,8 +12,6 @@ from mwactl.backbone.contract import Backbone
 from mwactl.config.recipe import MethodConfig
 from mwactl.errors import IncompatibleError
 
-_ADAPTER = "adapter."
-_BACKBONE = "backbone."
 _NAMED_IN_ERRORS = 3
 
 
@@ -42,6 +40,9 @@ class AdaptedModel(nn.Module):
         super().train(mode)
         if self.method.name != "full":
             self.backbone.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()  # running statistics are no parameters: an adapter could not carry them
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:

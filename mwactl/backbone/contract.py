@@ -120,6 +120,11 @@ class Backbone(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def context_length(self) -> int:
+        """The longest caption that `tokenize` gives, in tokens."""
+
+    @property
+    @abstractmethod
     def embedding_width(self) -> int:
         """e."""
 

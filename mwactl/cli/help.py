@@ -16,7 +16,6 @@ app = typer.Typer(help="Exit codes, references, environment variables, recipe op
 _REFERENCES = [
     {"form": "coco-mwa", "meaning": "the newest version of an adapter"},
     {"form": "coco-mwa@3", "meaning": "version 3; a number is never given twice"},
-    {"form": "coco-mwa:prod", "meaning": "the version that the alias `prod` points at"},
     {"form": "coco-mwa@sha256:ab12cd34", "meaning": "the version whose manifest has this digest (8 digits or more)"},
 ]
 

@@ -8,6 +8,7 @@ import typer
 
 from mwactl.cli.options import Backbone, Debug, Download, DryRun, Json, Overrides, Quiet, Weights
 from mwactl.cli.output import out, size
+from mwactl.errors import UsageError
 
 if TYPE_CHECKING:
     from mwactl.workflow.inject import Injection
@@ -50,9 +51,15 @@ def inject(
         "modalities": f"[{modalities}]" if modalities else None,
     }
     given = [f"method.mwa.{key}={value}" for key, value in flags.items() if value is not None]
-    adapter_name = name or default_name(backbone, "mwa")
+    if foreign := [option for option in overrides or [] if not option.startswith("method.")]:
+        raise UsageError(
+            f"inject takes options of the method alone, not {foreign[0]!r}",
+            fix="--name, --backbone, --weights and --seed say the rest; mwactl help config lists method.…",
+        )
+    adapter_name = name or default_name(backbone, "adapter")
     document = {"name": adapter_name, "backbone": {"name": backbone}, "data": {"name": "none"}}
     recipe = parse_recipe(canonical_json(document).decode(), "the arguments", [*given, *(overrides or [])]).recipe
+    adapter_name = name or default_name(backbone, recipe.method.name)
     if dry_run:
         injection = plan_injection(backbone, recipe.method)
     else:

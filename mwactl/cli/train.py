@@ -86,7 +86,7 @@ def _dry_run(loaded: LoadedRecipe) -> None:
         "memory": plan.memory.as_dict() | {"total": total},
     }  # fmt: skip
     out.answer(document, human=human, identifier=recipe.name)
-    out.hint(f"mwactl train {loaded.source.removeprefix('packaged recipe ')}")
+    out.hint(shlex.join(["mwactl", "train", loaded.source.removeprefix("packaged recipe "), *loaded.overrides]))
 
 
 def _document(trained: Trained) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def unreadable(path: Path, why: str) -> DataError:
         "cannot read the picture",
         where=str(path),
         why=why,
-        fix="repair or remove it, or leave such pictures out of a training run: data.on_error=skip",
+        fix="repair or remove it, or leave such pictures out: data.on_error=skip (eval: --on-error skip)",
     )
 
 

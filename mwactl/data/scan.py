@@ -72,7 +72,7 @@ class ScanReport:
             f"{count:,} of {total:,} pictures cannot be used",
             where=f"{self.dataset.name}, split {self.dataset.split}",
             why="; ".join(named + more),
-            fix="repair these files, or leave them out: data.on_error=skip",
+            fix="repair these files, or leave them out: data.on_error=skip (eval: --on-error skip)",
         )
 
 

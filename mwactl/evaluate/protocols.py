@@ -67,9 +67,24 @@ def evaluate_embeddings(
         UsageError: An unknown protocol, one that does not fit the number of images, or what `retrieval_ranks` refuses.
         MwactlError: NaN or infinity in the embeddings.
     """
+    check_protocol(protocol, len(image_embeddings))
+    return PROTOCOLS[protocol](image_embeddings, text_embeddings, pairs)
+
+
+def check_protocol(protocol: str, images: int) -> None:
+    """Refuse a protocol before the work of encoding is done.
+
+    Raises:
+        UsageError: An unknown protocol, or one that does not fit the number of images.
+    """
     if protocol not in PROTOCOLS:
         raise UsageError(f"there is no protocol {protocol!r}", fix=f"choose one of: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[protocol](image_embeddings, text_embeddings, pairs)
+    if protocol == "coco-1k" and images != FOLDS * FOLD_IMAGES:
+        raise UsageError(
+            f"the protocol coco-1k needs exactly {FOLDS * FOLD_IMAGES} images, and there are {images}",
+            why=f"it is the mean over {FOLDS} blocks of {FOLD_IMAGES} consecutive images of COCO's test split",
+            fix="use the protocol full",
+        )
 
 
 def _full(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalResult:
@@ -78,12 +93,6 @@ def _full(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalRes
 
 
 def _coco_1k(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalResult:
-    if len(images) != FOLDS * FOLD_IMAGES:
-        raise UsageError(
-            f"the protocol coco-1k needs exactly {FOLDS * FOLD_IMAGES} images, and there are {len(images)}",
-            why=f"it is the mean over {FOLDS} blocks of {FOLD_IMAGES} consecutive images of COCO's test split",
-            fix="use the protocol full",
-        )
     # Checked as a whole, before folds are cut: messages then count and name what the caller knows.
     images, texts = checked_embeddings(images, "image"), checked_embeddings(texts, "text")
     pairs = checked_pairs(pairs, len(images), len(texts))

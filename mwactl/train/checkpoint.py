@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,10 +30,12 @@ class Position:
         step: Steps done.
         best_rsum: The best validation RSUM so far; None before the first validation.
         best_epoch: The epoch (counted from 1) that reached it.
+        validated_epochs: Epochs that were validated, or passed without a validation split.
         seconds: Time spent training so far.
     """
 
     step: int = 0
+    validated_epochs: int = 0
     best_rsum: float | None = None
     best_epoch: int | None = None
     seconds: float = 0.0
@@ -125,9 +126,3 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def facts_of(folder: Path) -> dict[str, Any] | None:
-    """The JSON part of a run's checkpoint, or None where there is none."""
-    path = folder / FILE_NAME
-    return from_bytes(path.read_bytes(), where=str(path))[1] if path.is_file() else None

@@ -150,6 +150,8 @@ class TrainingRun:
         progress = self._reporter.progress("training", self.total_steps, done=self._position.step)
         self.model.train()
         began, before = time.monotonic(), self._position.seconds
+        if self._position.step == (self._position.validated_epochs + 1) * self.plan.steps_per_epoch:
+            self._end_of_epoch()
         try:
             with self._stopping_at_a_step():
                 waiting_since = time.monotonic()
@@ -185,12 +187,13 @@ class TrainingRun:
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self._optimiser)
-        if self.config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip_norm or math.inf).item()
         value = loss.item()
-        if not math.isfinite(value):
+        # In fp16 an overflowing gradient is expected now and then: the scaler skips the step and scales less.
+        if not math.isfinite(value) or not (math.isfinite(norm) or self.precision == "fp16"):
+            what = f"the loss became {value}" if not math.isfinite(value) else f"the gradient's norm became {norm}"
             raise MwactlError(
-                f"the loss became {value} at step {step + 1}",
+                f"{what} at step {step + 1}",
                 why="the last checkpoint is untouched",
                 fix=f"train.lr={self.config.lr / 3:.1g}, or train.precision=fp32",
             )
@@ -226,14 +229,17 @@ class TrainingRun:
         )
 
     def _after_step(self) -> None:
-        """Validate at an epoch's end, checkpoint when due, stop when asked."""
+        """Checkpoint when due, validate at an epoch's end, stop when asked.
+
+        The checkpoint comes first: a validation that fails costs nothing but itself, and is repeated on resuming.
+        """
         step = self._position.step
         at_epoch_end = step % self.plan.steps_per_epoch == 0
+        every = self.config.checkpoint_every or self.plan.steps_per_epoch
+        if step % every == 0 or at_epoch_end:
+            self._save()
         if at_epoch_end:
             self._end_of_epoch()
-        every = self.config.checkpoint_every or self.plan.steps_per_epoch
-        if (step % every == 0 or at_epoch_end) and step < self.total_steps:
-            self._save()
         if self._stop_asked and step < self.total_steps:
             self._save()
             raise Interrupted(
@@ -243,6 +249,7 @@ class TrainingRun:
 
     def _end_of_epoch(self) -> None:
         epoch = self._position.step // self.plan.steps_per_epoch
+        self._position = replace(self._position, validated_epochs=epoch)
         if self._validate is None:
             return
         self.model.eval()

@@ -56,7 +56,7 @@ def _saved_bytes(model: AdaptedModel, batch_size: int) -> int:
         return tensor
 
     height, width = model.backbone.image_size
-    tokens = model.backbone.tokenize(["a"] * batch_size).to("meta")
+    tokens = torch.zeros(batch_size, model.backbone.context_length, dtype=torch.int64, device="meta")
     pixels = torch.empty(batch_size, 3, height, width, device="meta")
     was_training = model.training
     model.train()

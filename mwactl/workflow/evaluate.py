@@ -11,9 +11,9 @@ from mwactl.adapter import AdaptedModel
 from mwactl.backbone.contract import Backbone
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.precision import choose_device, choose_precision
-from mwactl.errors import ResourceError, VerificationError
+from mwactl.errors import MwactlError, ResourceError, VerificationError
 from mwactl.evaluate.encode import encode_split
-from mwactl.evaluate.protocols import RetrievalResult, evaluate_embeddings
+from mwactl.evaluate.protocols import RetrievalResult, check_protocol, evaluate_embeddings
 from mwactl.progress import Reporter
 from mwactl.registry import Entry, Registry
 from mwactl.workflow import pictures
@@ -47,8 +47,10 @@ def evaluate_model(
     """Encode a split once and rank it both ways.
 
     Raises:
+        UsageError: The protocol does not fit the split.
         ResourceError: The GPU's memory is not enough.
     """
+    check_protocol(options.protocol, len(split.dataset.images))
     backbone = model.backbone if isinstance(model, AdaptedModel) else model
     device = choose_device(options.device)
     model.to(device).eval()
@@ -106,7 +108,11 @@ def evaluate_adapter(
     document = _document(
         result, split, options, adapter=entry, backbone=model.backbone, identity=identity, zero_shot=zero_shot
     )
-    registry.attach(entry, "evaluation", document)
+    try:
+        registry.attach(entry, "evaluation", document)
+    except MwactlError as error:
+        # The numbers are the answer; a registry that cannot be written to must not swallow them.
+        reporter.warn(f"the result could not be kept with {entry.reference}: {error}")
     return document
 
 
@@ -170,7 +176,7 @@ def _document(
             "fingerprint": identity,
             "weights": backbone.weights.as_dict(),
         },
-        "data": {**data_facts(split.dataset, split.digests), "skipped": split.skipped},
+        "data": data_facts(split),
         "zero_shot": zero_shot,
         "precision": choose_precision(options.precision, choose_device(options.device)),
         "versions": versions(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from platform import python_version
@@ -17,10 +17,10 @@ import mwactl
 from mwactl.adapter import AdaptedModel
 from mwactl.backbone.fingerprint import tensors_digest
 from mwactl.config.recipe import MethodConfig
-from mwactl.data import CaptionedImages
 from mwactl.errors import IncompatibleError
 from mwactl.files import canonical_json
 from mwactl.registry import Entry
+from mwactl.workflow.splits import CheckedSplit
 
 ADAPTER_FILE = "adapter.safetensors"
 RECIPE_FILE = "recipe.yaml"
@@ -63,14 +63,16 @@ def method_of(entry: Entry) -> MethodConfig:
         ) from error
 
 
-def data_facts(dataset: CaptionedImages, digests: Sequence[str | None]) -> dict[str, Any]:
-    """What the lineage keeps of one split: its name, size and digest."""
+def data_facts(split: CheckedSplit) -> dict[str, Any]:
+    """What the lineage keeps of one split: its name, size and digest, and how many pictures were skipped."""
+    dataset = split.dataset
     return {
         "name": dataset.name,
         "split": dataset.split,
         "images": len(dataset.images),
         "captions": len(dataset.captions),
-        "digest": dataset.digest([digest or "" for digest in digests]),
+        "skipped": split.skipped,
+        "digest": dataset.digest([digest or "" for digest in split.digests]),
     }
 
 

@@ -38,8 +38,8 @@ def checked_split(name: str, split: str, *, on_error: Literal["stop", "skip"], r
     if not report.problems:
         return CheckedSplit(dataset, report.digests)
     bad = {problem.image for problem in report.problems}
-    for problem in report.problems[:5]:
+    for problem in report.problems:
         reporter.warn(f"skipped {problem.path}: {problem.reason}")
-    reporter.warn(f"{len(bad)} of {len(dataset.images)} pictures of {name} {split} are skipped (data.on_error: skip)")
+    reporter.warn(f"{len(bad)} of {len(dataset.images)} pictures of {name} {split} are skipped")
     kept = [digest for index, digest in enumerate(report.digests) if index not in bad]
     return CheckedSplit(dataset.without(bad), kept, skipped=len(bad))

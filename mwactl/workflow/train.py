@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 import mwactl
 from mwactl.adapter import AdaptedModel, inject
@@ -18,8 +20,8 @@ from mwactl.backbone.fingerprint import fingerprint
 from mwactl.config import LoadedRecipe, Recipe
 from mwactl.data import Catalogue
 from mwactl.data.loader import PairBatch, pair_batches
-from mwactl.errors import UsageError
-from mwactl.files import atomic_write, canonical_json, sha256_bytes
+from mwactl.errors import ResourceError, UsageError
+from mwactl.files import atomic_write, canonical_json, naming_full_disk, sha256_bytes
 from mwactl.home import runs_path
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
@@ -128,32 +130,58 @@ def train_recipe(
     backbone = plugin.build(spec, request)
     base = fingerprint(backbone)
     model = inject(backbone, recipe.method, seed=recipe.train.seed)
+    backbone.tokenize(["a"])  # a tokenizer that is not here is better missed now than by a loader's worker
     identity = _identity(loaded, base, [train_split, val_split])
     folder = runs_path() / f"{recipe.name}-{identity[:8]}"
-    _claim(folder, resume=resume, restart=restart, command=resume_command)
-    parents: Sequence[str] = ()
-    if recipe.method.name == "mwa":
-        parents = [publish_untrained(registry, model, base, name=recipe.name).digest]
-    run = TrainingRun(
-        model,
-        _epoch_plan(recipe, train_split.dataset.pairs),
-        lambda rows: _batches(recipe, model, train_split, rows),
-        recipe.train,
-        folder=folder,
-        identity=identity,
-        validate=None if val_split is None else _validation(recipe, model, val_split),
-        resume_command=resume_command,
-        reporter=reporter,
-    )
-    atomic_write(folder / RECIPE_FILE, loaded.as_yaml().encode())
-    if run.resume():
-        reporter.info("resumed from the checkpoint")
-    elif resume:
-        reporter.warn("this recipe has no checkpoint to resume from; the run begins at the start")
-    outcome = run.run()
-    entry = _publish(registry, loaded, model, base, outcome, [train_split, val_split], parents)
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    with _only_run_in(folder):
+        _claim(folder, resume=resume, restart=restart, command=resume_command)
+        run = TrainingRun(
+            model,
+            _epoch_plan(recipe, train_split.dataset.pairs),
+            lambda rows: _batches(recipe, model, train_split, rows),
+            recipe.train,
+            folder=folder,
+            identity=identity,
+            validate=None if val_split is None else _validation(recipe, model, val_split),
+            resume_command=resume_command,
+            reporter=reporter,
+        )
+        parents: Sequence[str] = ()
+        if recipe.method.name == "mwa":
+            parents = [publish_untrained(registry, model, base, name=recipe.name).digest]
+        atomic_write(folder / RECIPE_FILE, loaded.as_yaml().encode())
+        if run.resume():
+            reporter.info("resumed from the checkpoint")
+        elif resume:
+            reporter.warn("this recipe has no checkpoint to resume from; the run begins at the start")
+        outcome = run.run()
+        entry = _publish(registry, loaded, model, base, outcome, [train_split, val_split], parents)
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return Trained(entry, outcome, folder)
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Keep two runs of one recipe from overwriting each other's checkpoint.
+
+    Raises:
+        ResourceError: Another process runs this recipe.
+    """
+    with naming_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ResourceError(
+                "another process is training this very recipe",
+                where=str(folder),
+                fix="wait for it, or change the recipe",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _splits(recipe: Recipe, reporter: Reporter) -> tuple[CheckedSplit, CheckedSplit | None]:
@@ -219,8 +247,8 @@ def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit) -> Val
 def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
     """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not."""
     recipe = loaded.as_dict()
-    del recipe["data"]["workers"], recipe["train"]["checkpoint_every"]
-    data = [split and data_facts(split.dataset, split.digests)["digest"] for split in splits]
+    del recipe["data"]["workers"], recipe["train"]["checkpoint_every"], recipe["train"]["eval_batch_size"]
+    data = [split and data_facts(split)["digest"] for split in splits]
     return sha256_bytes(canonical_json([recipe, base, data, mwactl.__version__]))
 
 
@@ -257,7 +285,7 @@ def _publish(
             "best_epoch": outcome.best_epoch,
             "versions": versions(),
         },
-        "data": [data_facts(split.dataset, split.digests) for split in used],
+        "data": [data_facts(split) for split in used],
         "metrics": []
         if outcome.best_rsum is None
         else [{"dataset": recipe.data.name, "split": recipe.data.val_split, "rsum": outcome.best_rsum}],
@@ -269,5 +297,11 @@ def _publish(
         PICTURES_FILE: pictures.pack(seen),
     }
     entry = registry.publish(recipe.name, kind="adapter", files=files, facts=facts, parents=parents, verb="train")
-    registry.attach(entry, "training", {k: v for k, v in asdict(outcome).items() if k != "state"})
+    timing = {
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "seconds_per_step": outcome.seconds_per_step,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+    }
+    registry.attach(entry, "training", timing)
     return entry

@@ -109,6 +109,10 @@ class TinyBackbone(Backbone):
         return (4, 4)
 
     @property
+    def context_length(self) -> int:
+        return CONTEXT
+
+    @property
     def embedding_width(self) -> int:
         return EMBEDDING
 

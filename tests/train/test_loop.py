@@ -125,7 +125,7 @@ def test_without_a_checkpoint_there_is_nothing_to_resume(training):
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every", "steps"), [(None, [3, 6]), (2, [2, 3, 4, 6, 8]), (4, [3, 4, 6, 8])])
+@pytest.mark.parametrize(("every", "steps"), [(None, [3, 6, 9]), (2, [2, 3, 4, 6, 8, 9]), (4, [3, 4, 6, 8, 9])])
 def test_checkpoints_are_saved_at_epoch_ends_and_as_often_as_asked(training, monkeypatch, every, steps):
     saved: list[int] = []
     monkeypatch.setattr(checkpoint, "save", lambda _, state, **__: saved.append(state.position.step))
@@ -133,11 +133,32 @@ def test_checkpoints_are_saved_at_epoch_ends_and_as_often_as_asked(training, mon
     assert saved == steps
 
 
+def test_a_validation_that_fails_costs_only_itself(training):
+    """Also the last one: the trained tensors are on disk before they are validated, and validated on resuming."""
+
+    def fail() -> dict[str, float]:
+        raise RuntimeError("no memory for this")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        training(epochs=1, validate=fail).run()
+    calls = []
+
+    def count() -> dict[str, float]:
+        calls.append(1)
+        return {"rsum": 7.0}
+
+    again = training(epochs=1, validate=count)
+    assert again.resume()
+    outcome = again.run()
+    assert (len(calls), outcome.best_epoch, outcome.best_rsum) == (1, 1, 7.0)
+
+
 def test_a_checkpoint_is_not_changed_by_the_steps_after_it(training, monkeypatch):
     best: list[dict[str, Tensor]] = []
     monkeypatch.setattr(checkpoint, "save", lambda _, state, **__: best.append(state.best))
     outcome = training(epochs=3, validate=scripted(9.0, 5.0, 6.0)).run()
-    assert equal(best[0], outcome.state)
+    assert best[0] == {}  # the first epoch is saved before it is validated
+    assert equal(best[1], outcome.state)
 
 
 # -- the best epoch ---------------------------------------------------------------------------------------------------

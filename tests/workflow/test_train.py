@@ -229,7 +229,7 @@ def test_resume_without_a_checkpoint_says_that_it_begins_at_the_start(train, lis
 def test_a_finished_run_leaves_no_checkpoint_but_log_and_recipe(train):
     folder = train().folder
     assert folder.parent == runs_path()
-    assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "recipe.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "log.jsonl", "recipe.yaml"]
 
 
 def test_another_recipe_is_another_run(train, kill_after):
