@@ -44,7 +44,7 @@ def quickstart(
     out.answer(document, human=lambda: _describe(done, took), identifier=done.entry.reference)
     out.hint("your own pictures, in three commands:")
     out.hint("  mwactl data add my-pictures --format csv --annotations captions.csv --images FOLDER")
-    out.hint("  mwactl train captions.yaml --download   (a packaged recipe; your own copy: mwactl recipes copy captions)")
+    out.hint("  mwactl train captions.yaml --download   (to change it: mwactl recipes copy captions)")
     out.hint("  mwactl eval --data my-pictures")
 
 
