@@ -187,7 +187,7 @@ def test_heads_are_the_projections_and_the_temperature(backbone: ClipBackbone, f
 def test_a_tower_without_host_blocks_is_refused_before_anything_is_touched(
     on_meta: Build, name: str, kind: str
 ) -> None:
-    backbone = on_meta(name)
+    backbone = on_meta(name).requires_grad_(True)
     with pytest.raises(IncompatibleError, match="the image tower has no transformer block") as raised:
         inject(backbone, MethodConfig())
     assert raised.value.exit_code == ExitCode.INCOMPATIBLE
