@@ -64,7 +64,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         ResourceError: The disk is full.
     """
-    with naming_full_disk(path):
+    with naming_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary_name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         temporary = Path(temporary_name)
@@ -92,7 +92,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def naming_full_disk(path: Path) -> Iterator[None]:
+def naming_write_errors(path: Path) -> Iterator[None]:
     """Turn the system's errors for a place that cannot be written to, while `path` is written, into helpful ones.
 
     Raises:

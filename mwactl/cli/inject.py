@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mwactl.cli.options import Backbone, Debug, Download, DryRun, Json, Overrides, Quiet, Weights
+from mwactl.cli.options import Backbone, Debug, Download, DryRun, Json, Quiet, Weights
 from mwactl.cli.output import out, size
 from mwactl.errors import UsageError
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def inject(
     backbone: Backbone,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPTION=VALUE]…", help="Options of the method, such as method.mwa.alpha=0.1."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The adapter's name (default: BACKBONE-mwa).")] = None,
     weights: Weights = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the modules' initial values, and of random weights.")] = 0,
@@ -56,8 +59,7 @@ def inject(
             f"inject takes options of the method alone, not {foreign[0]!r}",
             fix="--name, --backbone, --weights and --seed say the rest; mwactl help config lists method.…",
         )
-    adapter_name = name or default_name(backbone, "adapter")
-    document = {"name": adapter_name, "backbone": {"name": backbone}, "data": {"name": "none"}}
+    document = {"name": name or "unnamed", "backbone": {"name": backbone}, "data": {"name": "none"}}
     recipe = parse_recipe(canonical_json(document).decode(), "the arguments", [*given, *(overrides or [])]).recipe
     adapter_name = name or default_name(backbone, recipe.method.name)
     if dry_run:

@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mwactl.data.captioned import CaptionedImages
 from mwactl.data.picture import open_image
+from mwactl.data.workers import worker_count
 
 Transform = Callable[[Image.Image], Tensor]
 Tokenizer = Callable[[Sequence[str]], Tensor]
 Row = tuple[int, int, int]
-
-_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,6 @@ class PairBatch:
     tokens: Tensor
     picture_ids: Tensor
     caption_ids: Tensor
-
-
-def worker_count(requested: int | None) -> int:
-    """The number of loader processes: as asked for, else one for each core this process may use, at most 8."""
-    if requested is not None:
-        return requested
-    # A job of a shared machine, or a container, may be given a few of its cores.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
 
 
 def pair_batches(

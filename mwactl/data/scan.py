@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from typing import Literal
 from mwactl.data.captioned import CaptionedImages
 from mwactl.data.picture import decode
 from mwactl.data.scan_cache import Checked, ScanCache
+from mwactl.data.workers import worker_count
 from mwactl.errors import DataError, UsageError
 from mwactl.files import sha256_bytes
 from mwactl.progress import Reporter, Silent, track
 
 _AT_A_TIME = 256  # pictures handed to the threads at once: how many an interrupt still waits for
-_MOST_WORKERS = 8
 _PROBLEMS_NAMED = 5
 
 
@@ -112,7 +111,7 @@ def scan(dataset: CaptionedImages, *, reporter: Reporter | None = None, workers:
 
 def _check_all(images: tuple[Path, ...], cache: ScanCache, workers: int | None) -> Iterator[Checked]:
     """Check pictures in threads; results come in order."""
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, _MOST_WORKERS), "scan") as pool:
+    with ThreadPoolExecutor(max(1, worker_count(workers)), "scan") as pool:
         for start in range(0, len(images), _AT_A_TIME):
             yield from pool.map(lambda path: _check(path, cache), images[start : start + _AT_A_TIME])
 

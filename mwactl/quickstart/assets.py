@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, get_args
 
 from mwactl.errors import UsageError, VerificationError
-from mwactl.files import no_space
+from mwactl.files import naming_write_errors
 
 SetName = Literal["noto", "twemoji"]
 """The sets of drawings that ship with the package."""
@@ -85,23 +85,22 @@ def _plain_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def _unpack_new(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path) -> None:
     """Unpack beside the folder, then rename; the zip's checksums are verified on the way."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        for member in members:
-            target = temporary / member.filename
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(archive.read(member))
-        temporary.chmod((folder.parent.stat().st_mode & 0o777) | stat.S_IRWXU)
-        temporary.replace(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(folder) from error
-        # Another process may have unpacked the same set meanwhile: the caller checks what it left.
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with naming_write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+        try:
+            for member in members:
+                target = temporary / member.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(member))
+            temporary.chmod((folder.parent.stat().st_mode & 0o777) | stat.S_IRWXU)
+            temporary.replace(folder)
+        except OSError as error:
+            # Another process may have unpacked the same set meanwhile: the caller checks what it left.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _verify(members: list[zipfile.ZipInfo], folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mwactl.files import naming_full_disk
+from mwactl.files import naming_write_errors
 
 FILE_NAME = "log.jsonl"
 
@@ -24,7 +24,7 @@ class RunLog:
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. A line is written with one call, so a reader never sees half of one by much."""
-        with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
+        with naming_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **facts}) + "\n")
 
 

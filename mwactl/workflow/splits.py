@@ -37,7 +37,7 @@ def checked_split(name: str, split: str, *, on_error: Literal["stop", "skip"], r
     report.raise_if_any(on_error)
     if not report.problems:
         return CheckedSplit(dataset, report.digests)
-    bad = {problem.image for problem in report.problems}
+    bad = report.bad
     for problem in report.problems:
         reporter.warn(f"skipped {problem.path}: {problem.reason}")
     reporter.warn(f"{len(bad)} of {len(dataset.images)} pictures of {name} {split} are skipped")

@@ -21,7 +21,7 @@ from mwactl.config import LoadedRecipe, Recipe
 from mwactl.data import Catalogue
 from mwactl.data.loader import PairBatch, pair_batches
 from mwactl.errors import ResourceError, UsageError
-from mwactl.files import atomic_write, canonical_json, naming_full_disk, sha256_bytes
+from mwactl.files import atomic_write, canonical_json, naming_write_errors, sha256_bytes
 from mwactl.home import runs_path
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
@@ -167,7 +167,7 @@ def _only_run_in(folder: Path) -> Iterator[None]:
     Raises:
         ResourceError: Another process runs this recipe.
     """
-    with naming_full_disk(folder):
+    with naming_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock", timeout=0)
         try:

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from mwactl.data import CaptionedImages
-from mwactl.data.loader import PairBatch, Row, pair_batches, picture_batches, worker_count
+from mwactl.data.loader import PairBatch, Row, pair_batches, picture_batches
+from mwactl.data.workers import worker_count
 from mwactl.files import sha256_file
 
 # Where there is one core, torch warns of two loader processes.
