@@ -30,6 +30,11 @@ def cache_path() -> Path:
     return home() / "cache"
 
 
+def weights_path() -> Path:
+    """The directory of official weights and tokenizer files, under the names their authors gave them."""
+    return home() / "weights"
+
+
 def runs_path() -> Path:
     """The directory of training runs: checkpoints, logs, the recipe as it was used."""
     return home() / "runs"

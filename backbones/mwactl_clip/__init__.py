@@ -6,6 +6,7 @@ Importing this package is light; open_clip and torch are imported when a model i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mwactl.backbone.spec import BackboneSpec, WeightsRequest
@@ -13,6 +14,7 @@ from mwactl_clip import names
 
 if TYPE_CHECKING:
     from mwactl.backbone.contract import Backbone
+    from mwactl.progress import Reporter
 
 
 class ClipPlugin:
@@ -33,6 +35,16 @@ class ClipPlugin:
         from mwactl_clip.build import build
 
         return build(spec, weights)
+
+    def pull(self, spec: BackboneSpec, source: str | None, reporter: Reporter) -> Sequence[Path]:
+        """Fetch a tag's weights and all else a build needs, into the caches that open_clip itself uses."""
+        from mwactl_clip.build import build_without_weights
+        from mwactl_clip.weights import pull_weights
+
+        path = pull_weights(spec, source, reporter)
+        # A text tower's configuration and tokenizer: in those caches they have no paths worth telling.
+        build_without_weights(spec, download=True).load_tokenizer(download=True)
+        return [path]
 
     def build_without_weights(self, spec: BackboneSpec) -> Backbone:
         """Build on the meta device."""

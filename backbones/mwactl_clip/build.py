@@ -55,14 +55,18 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> ClipBackbone:
     return backbone
 
 
-def build_without_weights(spec: BackboneSpec) -> ClipBackbone:
+def build_without_weights(spec: BackboneSpec, *, download: bool = False) -> ClipBackbone:
     """Build the model on the meta device: every shape, no memory.
+
+    Args:
+        spec: The model.
+        download: Whether the configuration of a Hugging Face text tower may be fetched.
 
     Raises:
         NotFoundError: No such model.
     """
     config = _configuration(spec, spec.default_weights)
-    with network(allowed=False), torch.device("meta"):
+    with network(allowed=download), torch.device("meta"):
         model = _instantiate(config)
     return ClipBackbone(spec, WeightsUsed("none"), model, config)
 

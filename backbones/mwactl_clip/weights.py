@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import huggingface_hub
 import open_clip
@@ -14,6 +15,9 @@ from open_clip.pretrained import download_pretrained_from_url
 from mwactl.backbone.spec import BackboneSpec
 from mwactl.errors import MwactlError, NotFoundError
 from mwactl_clip.names import LOCAL_DIR
+
+if TYPE_CHECKING:
+    from mwactl.progress import Reporter
 
 _FOLDER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -50,6 +54,26 @@ def find_weights(spec: BackboneSpec, source: str | None, *, download: bool) -> P
             else "--weights FILE, or --weights random (in a recipe: backbone.weights)",
         )
     return _pretrained(spec, source, download=download)
+
+
+def pull_weights(spec: BackboneSpec, source: str | None, reporter: Reporter) -> Path:
+    """Fetch the weights of a pretrained tag, or of the default one; those that are here stay as they are.
+
+    Raises:
+        NotFoundError: No such tag.
+        MwactlError: The download failed.
+    """
+    tag = source or spec.default_weights
+    tags = open_clip.list_pretrained_tags_by_model(spec.model)
+    if tag is None or tag not in tags:
+        raise NotFoundError(
+            f"nothing is published as `{tag}` of {spec.name}" if tag else f"{spec.name} has no default weights",
+            why=f"its pretrained tags are: {', '.join(tags) or 'none'}",
+            fix=f"--weights {tags[0]}" if tags else "mwactl backbones list",
+        )
+    reporter.info(f"fetching `{tag}` of {spec.name}, unless it is here (licence: {spec.licence or 'see its page'})")
+    with network(allowed=True):
+        return _pretrained(spec, tag, download=True)
 
 
 def _in_folder(folder: Path, source: str | None) -> Path:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mwactl.cli.options import Debug, Json, Quiet
 from mwactl.cli.output import Column, out
+from mwactl.errors import Interrupted
+
+if TYPE_CHECKING:
+    from mwactl.backbone import BackboneSpec
 
 app = typer.Typer(help="Backbones: the models that can be adapted.", no_args_is_help=True)
 
@@ -18,7 +22,7 @@ def list_(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> Non
     """List the backbones that have a short name. Any other open_clip model is `clip:MODEL[/TAG]`."""
     from mwactl.backbone import all_specs
 
-    rows = [asdict(spec) for spec in all_specs()]
+    rows = [_facts(spec) for spec in all_specs()]
     columns = [
         Column("name", "NAME", keep=True),
         Column("family", "FAMILY"),
@@ -43,7 +47,10 @@ def show(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show a backbone's sizes and where modules attach. Builds it on the meta device: seconds, no weights."""
+    """Show a backbone's sizes, where modules attach, and its published files.
+
+    Builds it on the meta device: seconds, no weights.
+    """
     from mwactl.backbone import find_spec
 
     plugin, spec = find_spec(name)
@@ -54,13 +61,15 @@ def show(
         for modality in ("image", "text")
         if (own := [site for site in sites if modality in site.modalities])
     }
+    files = _files(spec)
     document = {
         "schema": 1,
-        **asdict(spec),
+        **_facts(spec),
         "parameters": model.count_parameters(),
         "image_size": list(model.image_size),
         "embedding_width": model.embedding_width,
         "towers": towers,
+        "files": files,
     }
 
     def human() -> None:
@@ -70,6 +79,56 @@ def show(
         for modality, tower in towers.items():
             out.text(f"  {modality}: {tower['blocks']} blocks of width {tower['width']}")
         out.text(f"  weights: {spec.default_weights or 'its own folder, or --weights FILE'}   licence: {spec.licence}")
+        for file in files:
+            place = "here" if file["here"] else "not here"
+            out.text(f"    {file['tag']}: {file['filename']} ({place})  {file['summary']}".rstrip())
 
     out.answer(document, human=human, identifier=spec.name)
     out.hint(f"mwactl inject --backbone {name} --dry-run")
+
+
+@app.command(
+    epilog="Example: mwactl backbones pull beit3-base --weights itc  Next: mwactl inject --backbone beit3-base"
+)
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="The tag of published weights (default: the backbone's).")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch a backbone's published weights and its tokenizer. An interrupted download goes on where it stopped."""
+    from mwactl.backbone import find_spec
+
+    plugin, spec = find_spec(name)
+    choice = f" --weights {weights}" if weights is not None else ""
+    try:
+        paths = [str(path) for path in plugin.pull(spec, weights, out)]
+    except Interrupted as stop:
+        again = f"mwactl backbones pull {name}{choice}"
+        raise Interrupted("interrupted; what has come is kept", fix=again) from stop
+
+    def human() -> None:
+        for path in paths:
+            out.text(path)
+
+    document = {"schema": 1, "name": spec.name, "paths": paths}
+    out.answer(document, human=human, identifier="\n".join(paths))
+    out.hint(f"mwactl inject --backbone {name}{choice}")
+
+
+def _facts(spec: BackboneSpec) -> dict[str, Any]:
+    """What a row of a list says; the files are told by `show`."""
+    return {key: value for key, value in asdict(spec).items() if key not in ("files", "tokenizer")}
+
+
+def _files(spec: BackboneSpec) -> list[dict[str, Any]]:
+    """The published files, and which of them are on this machine."""
+    from mwactl.backbone.store import is_here
+
+    return [
+        {"tag": file.tag, "filename": file.filename, "here": is_here(file), "summary": file.summary}
+        for file in (*spec.files, *([spec.tokenizer] if spec.tokenizer else []))
+    ]

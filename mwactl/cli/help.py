@@ -20,7 +20,10 @@ _REFERENCES = [
 ]
 
 _ENVIRONMENT = [
-    {"variable": "MWACTL_HOME", "meaning": "the directory of data catalogue, cache, runs and registry"},
+    {
+        "variable": "MWACTL_HOME",
+        "meaning": "the directory of catalogue, official weights, cache, runs and registry",
+    },
     {"variable": "MWACTL_REGISTRY", "meaning": "the directory of the registry, where it is not in MWACTL_HOME"},
     {"variable": "MWACTL_DEBUG", "meaning": "1: show tracebacks, like --debug"},
     {"variable": "HF_HOME", "meaning": "where downloaded weights are kept (read by huggingface-hub)"},

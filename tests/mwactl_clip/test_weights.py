@@ -12,6 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from mwactl.backbone import find_spec
 from mwactl.errors import ExitCode, MwactlError, NotFoundError
+from mwactl.progress import Silent
 from mwactl_clip import weights
 from mwactl_clip.backbone import ClipBackbone
 from mwactl_clip.weights import find_weights, network
@@ -109,3 +110,70 @@ def test_the_network_switch_is_off_inside_and_put_back_after_an_error(
     assert before == constants.HF_HUB_OFFLINE
     with network(allowed=True):
         assert before == constants.HF_HUB_OFFLINE  # a user's own HF_HUB_OFFLINE=1 wins
+
+
+@pytest.mark.parametrize("source", [None, "openai"])
+def test_pull_fetches_the_tag_and_what_a_build_needs_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str | None
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    online: list[bool] = []
+
+    def download(repository: str, filename: str, *, local_files_only: bool) -> str:
+        asked.append((repository, local_files_only))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(
+        "open_clip.get_tokenizer", lambda _: online.append(not huggingface_hub.constants.HF_HUB_OFFLINE)
+    )
+    plugin, spec = find_spec("clip-vit-b-32")
+    assert plugin.pull(spec, source, Silent()) == [tmp_path / "open_clip_model.safetensors"]
+    owner = "timm" if source == "openai" else "laion"
+    assert [(repository.partition("/")[0], local) for repository, local in asked] == [(owner, False)]
+    assert online == [True]
+
+
+def test_pull_fetches_a_text_towers_configuration_too(monkeypatch: pytest.MonkeyPatch, hf_folder: Path) -> None:
+    from transformers import AutoConfig
+
+    online: list[bool] = []
+    real = AutoConfig.from_pretrained
+
+    def from_pretrained(*arguments: Any, **options: Any) -> Any:
+        online.append(not huggingface_hub.constants.HF_HUB_OFFLINE)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
+    plugin, spec = find_spec(f"clip:local-dir:{hf_folder}")
+    plugin.build_without_weights(spec)
+    assert set(online) == {False}
+    online.clear()
+    with pytest.raises(NotFoundError, match="has no default weights"):
+        plugin.pull(spec, None, Silent())
+    assert online == []
+    monkeypatch.setattr(weights, "pull_weights", lambda *_: hf_folder)
+    plugin.pull(spec, None, Silent())
+    assert set(online) == {True}
+
+
+@pytest.mark.usefixtures("empty_caches")
+@pytest.mark.parametrize("source", ["no-such-tag", "random"])
+def test_pull_of_what_is_not_published_names_the_tags_and_asks_nobody(source: str) -> None:
+    plugin, spec = find_spec("clip-vit-b-32")
+    with pytest.raises(NotFoundError, match=f"nothing is published as `{source}` of clip-vit-b-32") as raised:
+        plugin.pull(spec, source, Silent())
+    assert "laion2b_s34b_b79k" in (raised.value.why or "")
+
+
+def test_a_pull_that_fails_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(weights.huggingface_hub, "hf_hub_download", download)
+    plugin, spec = find_spec("clip-vit-b-32")
+    with pytest.raises(MwactlError, match="could not be downloaded") as raised:
+        plugin.pull(spec, None, Silent())
+    assert raised.value.exit_code == ExitCode.FAILED

@@ -1,0 +1,212 @@
+"""Reading weights files: safetensors mapped into memory, torch files turned into safetensors once.
+
+A torch file is a pickle. It is read with torch's restricted unpickler, which runs no code, and only the names on
+`_ALLOWED` may occur in it beside tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mwactl.backbone.digests import known_sha256, record_sha256, recorded_sha256
+from mwactl.errors import NotFoundError, VerificationError
+from mwactl.files import atomic_file
+from mwactl.home import cache_path
+
+#: Training checkpoints keep the options they were made with.
+_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
+_UNREADABLE = (
+    pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, AttributeError, TypeError, OSError,
+)  # fmt: skip
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_ALIGNMENT_BYTES = 64
+_DTYPE_NAMES = {
+    torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights in a file.
+
+    Args:
+        state: The tensors by name, floating ones in fp32; mapped from a file and not copied into memory, but for what a
+            `.safetensors` file holds in another precision.
+        sha256: The digest of the file they came from.
+    """
+
+    state: dict[str, Tensor]
+    sha256: str
+
+
+def read_checkpoint(
+    path: Path, *, containers: Sequence[str] = ("model", "module", "state_dict"), strip: Sequence[str] = ()
+) -> Checkpoint:
+    """Read a `.safetensors` file, or any other as a torch file.
+
+    A torch file is converted to fp32 once, into the cache; from then on the conversion is what is read. The tensors
+    of the first reading are mapped from it as well, so that every reading gives the same memory layout.
+
+    Args:
+        path: The file.
+        containers: Where a torch file may keep its weights, in the order to look; one without any of these keys
+            is itself the state dict.
+        strip: Prefixes to take off the names, each only where all names carry it, in this order.
+
+    Raises:
+        NotFoundError: There is no such file.
+        VerificationError: It is truncated, holds no weights, or is a pickle that wants to run code.
+        ResourceError: The file cannot be read, or there is no space for the conversion.
+    """
+    if not path.is_file():
+        raise NotFoundError(
+            "no weights file here",
+            where=str(path),
+            why="it is a folder" if path.is_dir() else None,
+            fix="--weights FILE with a file that exists",
+        )
+    digest = known_sha256(path)
+    if path.suffix == ".safetensors":
+        state = _map(path)
+    else:
+        converted = cache_path() / "weights" / f"{digest}.{'+'.join(containers)}.safetensors"
+        if not _is_as_written(converted):
+            _convert(path, converted, containers)
+        state = _map(converted)
+    return Checkpoint(_stripped({name: _as_fp32(tensor) for name, tensor in state.items()}, strip), digest)
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Keep tensors as a safetensors file, the floating ones in fp32: complete or not at all, its digest beside it.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    with atomic_file(path) as file:
+        _write_safetensors(file, state)
+    record_sha256(path, known_sha256(path))
+
+
+def _map(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped privately: writing to one changes memory and not the file."""
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise VerificationError(
+            "not a complete safetensors file", where=str(path), why=str(error), fix="fetch or copy the file again"
+        ) from error
+
+
+def _is_as_written(converted: Path) -> bool:
+    try:
+        return converted.is_file() and recorded_sha256(converted) == known_sha256(converted)
+    except VerificationError:
+        return False
+
+
+def _convert(path: Path, converted: Path, containers: Sequence[str]) -> None:
+    write_weights(converted, _weights_in(_load_torch_file(path), containers, path))
+
+
+def _load_torch_file(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except _UNREADABLE as error:
+        message = " ".join(str(error).split())
+        if (wanted := _GLOBAL.search(message)) is not None:
+            raise VerificationError(
+                "this file wants to run code; nothing of it was run",
+                where=str(path),
+                why=f"beside tensors its pickle names {wanted.group(1)}",
+                fix="only if you trust its source: load it with torch yourself and save its weights as .safetensors",
+            ) from error
+        raise VerificationError(
+            "not a complete torch checkpoint",
+            where=str(path),
+            why=f"{type(error).__name__}: {message[:200]}",
+            fix="fetch or copy the file again",
+        ) from error
+
+
+def _weights_in(document: Any, containers: Sequence[str], path: Path) -> dict[str, Tensor]:
+    """The state dict of what a torch file holds, with nothing in it but plain tensors."""
+    container = None
+    if isinstance(document, Mapping):
+        container = next((name for name in containers if name in document), None)
+    state = document if container is None else document[container]
+    problem = _why_no_state(state)
+    if problem is not None:
+        where_in_file = f"`{container}`" if container else f"there is no {', '.join(containers)} in it, and the file"
+        raise VerificationError("no weights in this file", where=str(path), why=f"{where_in_file} {problem}")
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def _why_no_state(state: Any) -> str | None:
+    """What keeps a value from being a state dict, as the end of a sentence."""
+    if not isinstance(state, Mapping):
+        return f"is a {type(state).__name__}, not a table of tensors"
+    if not state:
+        return "is empty"
+    found = [f"{name} ({kind})" for name, value in state.items() if (kind := _kind(name, value)) is not None]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"holds what is no plain tensor: {', '.join(found[:3])}{more}" if found else None
+
+
+def _kind(name: Any, value: Any) -> str | None:
+    """What an entry is, if it is no tensor that can be used."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if not isinstance(name, str):
+        return "under a name that is no text"
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if plain and (value.is_floating_point() or value.dtype in _DTYPE_NAMES):
+        return None
+    return f"{value.layout} {value.dtype} on {value.device}".replace("torch.", "")
+
+
+def _as_fp32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _stripped(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    for prefix in prefixes:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _write_safetensors(file: IO[bytes], state: Mapping[str, Tensor]) -> None:
+    """Write a state dict in the safetensors format (header length, JSON header, bytes), one tensor at a time.
+
+    The library's own writer takes the whole state in fp32 at once, and does not say which error a full disk is.
+    Equal inputs give equal bytes: there is no metadata, and the order is by size of the elements (which keeps every
+    tensor aligned) and by name.
+    """
+    dtypes = {name: torch.float32 if tensor.is_floating_point() else tensor.dtype for name, tensor in state.items()}
+    names = sorted(state, key=lambda name: (-dtypes[name].itemsize, name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        start, end = end, end + state[name].numel() * dtypes[name].itemsize
+        dtype, shape = _DTYPE_NAMES[dtypes[name]], list(state[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        file.write(_as_fp32(state[name]).contiguous().reshape(-1).view(torch.uint8).numpy().data)
