@@ -100,11 +100,12 @@ def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> Adapte
     adapter = None
     if method.name == "mwa":
         sites = backbone.sites(method.mwa.modalities)
-        with torch.random.fork_rng(devices=[]):
+        device = next(backbone.parameters()).device
+        # Made on the CPU, so that a seed means the same values on every device; shapes alone need no values.
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
             torch.manual_seed(seed)
             adapter = MultiWayAdapter(sites, method.mwa)
-        reference = next(backbone.parameters())
-        adapter.to(device=reference.device)
+        adapter.to(device=device)
         adapter.attach_to(sites)
     model = AdaptedModel(backbone, method, adapter)
     _freeze(model)

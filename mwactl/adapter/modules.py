@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mwactl.config.recipe import MwaConfig
+from mwactl.config.presets import CompleteMwaConfig
 
 
 class Bottleneck(nn.Module):
@@ -26,7 +26,7 @@ class Bottleneck(nn.Module):
         config: LayerNorm, bias, activation and dropout.
     """
 
-    def __init__(self, width: int, middle: int, *, scale: float | str, eps: float, config: MwaConfig) -> None:
+    def __init__(self, width: int, middle: int, *, scale: float | str, eps: float, config: CompleteMwaConfig) -> None:
         super().__init__()
         self.norm: nn.Module = nn.LayerNorm(width, eps=eps) if config.layer_norm else nn.Identity()
         self.down = nn.Linear(width, middle, bias=config.bias)

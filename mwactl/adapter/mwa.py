@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from torch import nn
 
@@ -14,21 +13,17 @@ from mwactl.adapter.modules import (
     KnowledgeExtractor,
 )
 from mwactl.backbone.contract import Modality, Site
+from mwactl.config.presets import CompleteMwaConfig, complete
 from mwactl.config.recipe import MwaConfig
 from mwactl.errors import UsageError
 
 SHARED = "shared"
 
 
-def authors_options(config: MwaConfig) -> MwaConfig:
-    """The options of the authors' public code (its default flags): no LayerNorm, α 0.1, dropout 0.1."""
-    return replace(config, layer_norm=False, alpha=0.1, dropout=0.1)
-
-
 class SiteModules(nn.Module):
     """The modules of one site: a Knowledge Extractor a modality, and one or several Alignment Enhancers."""
 
-    def __init__(self, site: Site, modalities: Sequence[Modality], config: MwaConfig) -> None:
+    def __init__(self, site: Site, modalities: Sequence[Modality], config: CompleteMwaConfig) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
         self.knowledge_extractor = nn.ModuleDict()
@@ -63,12 +58,11 @@ class MultiWayAdapter(nn.Module):
 
     def __init__(self, sites: Sequence[Site], config: MwaConfig) -> None:
         super().__init__()
-        self.config = config
-        effective = authors_options(config) if config.preset == "authors-code" else config
+        self.config = complete(config)
         self.sites = nn.ModuleDict()
         for site in selected_sites(sites, config):
             modalities = [modality for modality in site.modalities if modality in config.modalities]
-            self.sites[site.name] = SiteModules(site, modalities, effective)
+            self.sites[site.name] = SiteModules(site, modalities, self.config)
 
     def attach_to(self, sites: Sequence[Site]) -> None:
         """Let the backbone's sites compute with this adapter."""
@@ -126,7 +120,7 @@ def selected_sites(sites: Sequence[Site], config: MwaConfig) -> list[Site]:
     return kept
 
 
-def _enhancer(site: Site, config: MwaConfig) -> nn.Module:
+def _enhancer(site: Site, config: CompleteMwaConfig) -> nn.Module:
     if config.preset == "authors-code":
         return AuthorsAlignmentEnhancer(site.width)
     return AlignmentEnhancer(site.width, config.alignment_enhancer, scale=config.beta, eps=site.eps, config=config)

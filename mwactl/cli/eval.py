@@ -58,7 +58,7 @@ def evaluate(
     registry = Registry.default(reporter=out)
     entry = None if backbone else registry.resolve(reference)
     if entry is not None and reference is None:
-        untrained = "" if entry.manifest.get("train") else " (untrained)"
+        untrained = "" if entry.manifest.get("train") or "imported" in entry.manifest else " (untrained)"
         out.info(f"evaluating the newest adapter, {entry.reference}{untrained}")
     checked = checked_split(name, split, on_error="skip" if on_error == "skip" else "stop", reporter=out)
     if entry is None:

@@ -93,12 +93,18 @@ def _describe(injection: Injection) -> None:
             f"Enhancers at {len(adapter.sites)} blocks"
         )
     out.text(f"{trained:,} trainable parameters ({100 * trained / total:.2f} %)")
+    if missing := sorted(model.backbone.untrained_parameter_names()):
+        out.text(f"the weights lack {', '.join(missing)}: trained and saved with the adapter")
     if injection.memory is not None:
         memory = injection.memory
         out.text(
-            f"training memory (fp32, estimate): weights {size(memory.weights)}, gradients and optimiser "
-            f"{size(memory.gradients_and_optimiser)}, activations {size(memory.activations_per_pair)} a pair"
+            f"training memory (fp32, estimate): weights {size(memory.weights)}, adapter {size(memory.adapter)}, "
+            f"gradients and optimiser {size(memory.gradients_and_optimiser)}, "
+            f"activations {size(memory.activations_per_pair)} a pair"
         )
+        totals = memory.as_dict()["total_at_batch"].items()
+        at_batch = ", ".join(f"{size(total)} at batch {batch}" for batch, total in totals)
+        out.text(f"in all {at_batch} (captions of full length)")
     if injection.entry is None:
         out.text("nothing written (dry run)")
     else:

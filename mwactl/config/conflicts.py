@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from mwactl.config.options import written
 from mwactl.config.recipe import MwaConfig, Recipe
 
-_NOT_STRUCTURAL = {"preset", "layers", "modalities"}
+_FIXED_BY_AUTHORS_CODE = {"alignment_enhancer", "beta", "bias", "activation", "share_enhancer"}
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,21 @@ def _of_the_method(recipe: Recipe) -> Iterator[Conflict]:
 def _authors_code_changed(mwa: MwaConfig) -> Iterator[Conflict]:
     """One conflict for every structural option that the preset `authors-code` fixes and the recipe changes."""
     for option in fields(MwaConfig):
-        if option.name not in _NOT_STRUCTURAL and getattr(mwa, option.name) != option.default:
-            yield Conflict(
-                (f"method.mwa.{option.name}", "method.mwa.preset"),
-                f"the preset `authors-code` fixes the structure; `{option.name}` cannot be changed with it",
-                f"the preset stands for one published program, which has no such option "
-                f"(here it is {written(getattr(mwa, option.name))})",
-                f"remove `{option.name}`, or take `preset: paper`",
-            )
+        value = getattr(mwa, option.name)
+        if option.name not in _FIXED_BY_AUTHORS_CODE or value == option.default:
+            continue
+        if option.name != "alignment_enhancer":
+            why, also = "it stands for one published program, which has no such option", ""
+        elif value != 0:
+            why, also = "its Alignment Enhancer is as wide inside as the FFN", "write 0 to leave it out, "
+        else:
+            continue
+        yield Conflict(
+            (f"method.mwa.{option.name}", "method.mwa.preset"),
+            f"`{option.name}` cannot be changed with the preset `authors-code`",
+            f"{why} (here it is {written(value)})",
+            f"{also}remove `{option.name}`, or take `preset: paper`",
+        )
 
 
 def _of_the_data(recipe: Recipe) -> Iterator[Conflict]:

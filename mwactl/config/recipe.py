@@ -60,8 +60,8 @@ class MwaConfig:
     __pydantic_config__ = _STRICT
 
     preset: Literal["paper", "authors-code"] = "paper"
-    """`paper`: the paper's equations. `authors-code`: the structure of the public code; the structural options
-    below (all but `layers` and `modalities`) must then keep their defaults."""
+    """`paper`: the paper's equations. `authors-code`: the structure of the public code, whose options are the sizes
+    `knowledge_extractor` and (to leave it out) `alignment_enhancer: 0`, `alpha`, `layer_norm` and `dropout`."""
 
     knowledge_extractor: Annotated[int, Field(ge=0)] = 64
     """Middle dimension of the Knowledge Extractor; 0 leaves it out."""
@@ -69,14 +69,16 @@ class MwaConfig:
     alignment_enhancer: Annotated[int, Field(ge=0)] = 128
     """Middle dimension of the Alignment Enhancer; 0 leaves it out."""
 
-    alpha: float | Literal["learned"] = 1.0
-    """Scale of the Knowledge Extractor's branch; `learned`: one trained scalar a module, starting at 1."""
+    alpha: float | Literal["learned"] | None = None
+    """Scale of the Knowledge Extractor's branch; `learned`: one trained scalar a module, starting at 1. Unset: 1 for
+    the preset `paper`, 0.1 for `authors-code`."""
 
     beta: float | Literal["learned"] = 1.0
     """Scale of the Alignment Enhancer's branch; `learned` as for `alpha`."""
 
-    layer_norm: bool = True
-    """Normalise each module's input (paper, equation 1)."""
+    layer_norm: bool | None = None
+    """Normalise each module's input (paper, equation 1); in `authors-code` the Knowledge Extractor's alone. Unset: yes
+    for `paper`, no for `authors-code`."""
 
     bias: bool = True
     """Biases in the two projections."""
@@ -84,8 +86,9 @@ class MwaConfig:
     activation: Literal["relu", "gelu"] = "relu"
     """Between the two projections."""
 
-    dropout: Rate = 0.0
-    """Dropout on the middle activations while training."""
+    dropout: Rate | None = None
+    """Dropout on the middle activations while training; in `authors-code` the Knowledge Extractor's alone. Unset: 0 for
+    `paper`, 0.1 for `authors-code`."""
 
     share_enhancer: bool = True
     """Where both modalities pass through a block, use one Alignment Enhancer for both; else one for each."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mwactl.adapter import AdaptedModel
+
+#: The paper's batches (1024 for base, 512 for large models) and two that a smaller GPU may hold.
+BATCH_SIZES = (64, 256, 512, 1024)
 
 
 @dataclass(frozen=True)
@@ -15,22 +21,27 @@ class MemoryEstimate:
     """Bytes, in fp32; half of the activations in bf16 or fp16 is a fair guess.
 
     Args:
-        weights: The backbone and the adapter.
+        weights: The backbone.
+        adapter: The modules that the method adds.
         gradients_and_optimiser: Gradients and AdamW's two moments of what is trained.
         activations_per_pair: What autograd keeps of one picture and one caption of full length.
+        activations_per_batch: What it keeps whatever the batch's size: masks and biases of attention.
     """
 
     weights: int
+    adapter: int
     gradients_and_optimiser: int
     activations_per_pair: int
+    activations_per_batch: int
 
     def total(self, batch_size: int) -> int:
         """Bytes for a batch."""
-        return self.weights + self.gradients_and_optimiser + batch_size * self.activations_per_pair
+        activations = self.activations_per_batch + batch_size * self.activations_per_pair
+        return self.weights + self.adapter + self.gradients_and_optimiser + activations
 
-    def as_dict(self) -> dict[str, int]:
-        """The same as JSON values."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON values, with the total of some batch sizes."""
+        return {**asdict(self), "total_at_batch": {str(size): self.total(size) for size in BATCH_SIZES}}
 
 
 def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
@@ -38,10 +49,19 @@ def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
 
     Captions count with their full context length: an upper bound.
     """
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    trained = sum(p.numel() * p.element_size() for p in model.trainable().values())
-    one, three = _saved_bytes(model, 1), _saved_bytes(model, 3)
-    return MemoryEstimate(weights=weights, gradients_and_optimiser=3 * trained, activations_per_pair=(three - one) // 2)
+    two, four = _saved_bytes(model, 2), _saved_bytes(model, 4)
+    per_pair = (four - two) // 2
+    return MemoryEstimate(
+        weights=_bytes(model.backbone.state_dict().values()),
+        adapter=0 if model.adapter is None else _bytes(model.adapter.parameters()),
+        gradients_and_optimiser=3 * _bytes(model.trainable().values()),
+        activations_per_pair=per_pair,
+        activations_per_batch=two - 2 * per_pair,
+    )
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _saved_bytes(model: AdaptedModel, batch_size: int) -> int:
@@ -60,8 +80,41 @@ def _saved_bytes(model: AdaptedModel, batch_size: int) -> int:
     pixels = torch.empty(batch_size, 3, height, width, device="meta")
     was_training = model.training
     model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = (model.encode_image(pixels), model.encode_text(tokens))
     model.train(was_training)
     del outputs
     return sum(size for size, _ in kept.values())
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention by a fused kernel, as every real device has one.
+
+    On the meta device torch takes attention apart, which would count scores [b, h, n, n] that no fused kernel keeps.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Put the fused kernel in the place of `scaled_dot_product_attention`."""
+        if function is not torch.nn.functional.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        return self._fused(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _fused(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        # Dropout draws its numbers again in the backward pass, and takes no memory.
+        mixed, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale
+        )
+        fused: Tensor = mixed
+        return fused

@@ -124,10 +124,10 @@ def check_unseen(registry: Registry, entry: Entry, split: CheckedSplit) -> None:
     """
     dataset = split.dataset
     for manifest in registry.lineage(entry):
-        if "missing" in manifest:
+        if (unknown := _unknown_training(manifest)) is not None:
             raise VerificationError(
                 f"zero-shot on {dataset.name} cannot be checked for {entry.reference}",
-                why=f"its ancestor {manifest['missing'][:12]} is not in this registry",
+                why=unknown,
                 fix=f"mwactl eval {entry.reference} --data {dataset.name}   (no zero-shot claim)",
             )
         reason = _seen_in(registry, entry, manifest, split)
@@ -137,6 +137,15 @@ def check_unseen(registry: Registry, entry: Entry, split: CheckedSplit) -> None:
                 why=reason,
                 fix=f"mwactl eval {entry.reference} --data {dataset.name}",
             )
+
+
+def _unknown_training(manifest: dict[str, Any]) -> str | None:
+    """Why nobody can say what one manifest of the lineage was trained on, or None."""
+    if "missing" in manifest:
+        return f"its ancestor {manifest['missing'][:12]} is not in this registry"
+    if "imported" in manifest:
+        return f"it was imported from {manifest['imported']['file']}, and what that was trained on is not known"
+    return None
 
 
 def _seen_in(registry: Registry, entry: Entry, manifest: dict[str, Any], split: CheckedSplit) -> str | None:

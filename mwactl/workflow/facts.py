@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 import mwactl
 from mwactl.adapter import AdaptedModel
 from mwactl.backbone.fingerprint import tensors_digest
+from mwactl.config.presets import complete
 from mwactl.config.recipe import MethodConfig
 from mwactl.errors import IncompatibleError
 from mwactl.files import canonical_json
@@ -30,7 +31,9 @@ PICTURES_FILE = "training-pictures.sha256"
 def adapter_facts(model: AdaptedModel, fingerprint: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The manifest facts that every adapter has: method, base and tensors."""
     backbone = model.backbone
-    config: dict[str, Any] = json.loads(canonical_json(asdict(model.method)))  # as it will be read back
+    # With the presets' values spelt out: an adapter stays what it is, whatever a preset stands for one day.
+    method = replace(model.method, mwa=complete(model.method.mwa))
+    config: dict[str, Any] = json.loads(canonical_json(asdict(method)))  # as it will be read back
     return {
         "method": {"name": model.method.name, "config": config},
         "base": {

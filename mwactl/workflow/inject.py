@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class Injection:
             "sites": len(adapter.sites) if adapter else 0,
             "modules": modules,
             "weights": self.model.backbone.weights.as_dict(),
+            "missing_in_weights": sorted(self.model.backbone.untrained_parameter_names()),
             "memory": None if self.memory is None else self.memory.as_dict(),
         }
 
@@ -90,14 +92,26 @@ def inject_adapter(
 
 def publish_untrained(registry: Registry, model: AdaptedModel, identity: str, *, name: str) -> Entry:
     """Publish an injected model's adapter. Publishing the same one again gives the version there is."""
+    return publish_once(registry, model, identity, {}, name=name, verb="inject")
+
+
+def publish_once(
+    registry: Registry, model: AdaptedModel, identity: str, more: Mapping[str, Any], *, name: str, verb: str
+) -> Entry:
+    """Publish an adapter that was not trained here, or give the version of this name that is the same.
+
+    Args:
+        registry: Where.
+        model: The adapted model.
+        identity: The backbone's fingerprint.
+        more: Facts that go into the manifest beside those that every adapter has.
+        name: The adapter's name.
+        verb: What made it, for the history.
+    """
     state = model.adapter_state()
-    facts = {**adapter_facts(model, identity, state), "train": None, "data": [], "metrics": []}
-    known = [
-        entry
-        for entry in registry.entries(name)
-        if isinstance(entry, Entry) and all(entry.manifest.get(k) == v for k, v in facts.items())
-    ]
-    if known:
-        return known[0]
+    facts = {**adapter_facts(model, identity, state), "train": None, "data": [], "metrics": [], **more}
+    for entry in registry.entries(name):
+        if isinstance(entry, Entry) and all(entry.manifest.get(fact) == value for fact, value in facts.items()):
+            return entry
     content = to_bytes(state, {"kind": "adapter", "method": model.method.name, "base": identity})
-    return registry.publish(name, kind="adapter", files={ADAPTER_FILE: content}, facts=facts, verb="inject")
+    return registry.publish(name, kind="adapter", files={ADAPTER_FILE: content}, facts=facts, verb=verb)

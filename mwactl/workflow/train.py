@@ -129,6 +129,8 @@ def train_recipe(
     request = WeightsRequest(recipe.backbone.weights, recipe.backbone.weights_seed, download)
     backbone = plugin.build(spec, request)
     base = fingerprint(backbone)
+    if missing := sorted(backbone.untrained_parameter_names()):
+        reporter.info(f"the weights lack {', '.join(missing)}: they are trained and saved with the adapter")
     model = inject(backbone, recipe.method, seed=recipe.train.seed)
     backbone.tokenize(["a"])  # a tokenizer that is not here is better missed now than by a loader's worker
     identity = _identity(loaded, base, [train_split, val_split])

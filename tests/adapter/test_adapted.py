@@ -222,3 +222,17 @@ def test_many_differences_are_counted_and_three_are_named(tiny: Tiny) -> None:
     assert f"{differing} tensors differ" in raised.value.what
     assert why.count(" is unexpected") == 3
     assert why.endswith(f"; and {differing - 3} more")
+
+
+def test_on_the_meta_device_no_value_is_ever_made(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    fill = torch.nn.init.trunc_normal_
+
+    def noting(tensor: torch.Tensor, **options: float) -> torch.Tensor:
+        seen.add(tensor.device.type)
+        return fill(tensor, **options)
+
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", noting)
+    model = inject(tiny(joint=True).to("meta"), MethodConfig(mwa=MwaConfig(preset="authors-code")))
+    assert seen == {"meta"}
+    assert all(parameter.is_meta for parameter in model.trainable().values())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mwactl.adapter.modules import AlignmentEnhancer, AuthorsAlignmentEnhancer, Bottleneck, KnowledgeExtractor
+from mwactl.config.presets import complete
 from mwactl.config.recipe import MwaConfig
 
 D, M, EPS = 10, 4, 1e-3
+PAPER = complete(MwaConfig())
 X = torch.randn(2, 3, D, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
@@ -42,11 +44,11 @@ def test_module_is_the_papers_equation(
     kind: type[Bottleneck],
     layer_norm: bool,
     bias: bool,
-    activation: str,
+    activation: Literal["relu", "gelu"],
     function: Callable[[Tensor], Tensor],
     scale: float | str,
 ) -> None:
-    config = replace(MwaConfig(), layer_norm=layer_norm, bias=bias, activation=activation)
+    config = complete(MwaConfig(layer_norm=layer_norm, bias=bias, activation=activation))
     module = kind(D, M, scale=scale, eps=EPS, config=config)
     randomise(module)
     own = dict(module.named_parameters())
@@ -59,14 +61,14 @@ def test_module_is_the_papers_equation(
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, "learned"])
 def test_fresh_module_adds_exactly_zero_though_its_down_projection_is_not(scale: float | str) -> None:
-    module = KnowledgeExtractor(D, M, scale=scale, eps=EPS, config=MwaConfig())
+    module = KnowledgeExtractor(D, M, scale=scale, eps=EPS, config=PAPER)
     assert not module(X).any()
     assert module.adds_nothing()
     assert module.down.weight.abs().min() > 0
 
 
 def test_down_projection_is_kaiming_uniform() -> None:
-    module = KnowledgeExtractor(400, 50, scale=1.0, eps=EPS, config=MwaConfig())
+    module = KnowledgeExtractor(400, 50, scale=1.0, eps=EPS, config=PAPER)
     bound = 1 / math.sqrt(400)  # a = √5
     assert 0.98 * bound < module.down.weight.abs().max() <= bound
     assert not module.down.bias.any()
@@ -74,7 +76,7 @@ def test_down_projection_is_kaiming_uniform() -> None:
 
 @pytest.mark.parametrize("changed", ["up.weight", "up.bias"])
 def test_one_value_after_the_bottleneck_is_something(changed: str) -> None:
-    module = KnowledgeExtractor(D, M, scale="learned", eps=EPS, config=MwaConfig())
+    module = KnowledgeExtractor(D, M, scale="learned", eps=EPS, config=PAPER)
     with torch.no_grad():
         module.get_parameter(changed).view(-1)[0] = 1e-6
     assert not module.adds_nothing()
@@ -85,7 +87,7 @@ def test_one_value_after_the_bottleneck_is_something(changed: str) -> None:
 
 
 def test_learned_scale_is_one_number_that_starts_at_one_and_gets_a_gradient() -> None:
-    module = KnowledgeExtractor(D, M, scale="learned", eps=EPS, config=MwaConfig())
+    module = KnowledgeExtractor(D, M, scale="learned", eps=EPS, config=PAPER)
     scale = module.get_parameter("scale")
     assert scale.shape == ()
     assert scale.item() == 1.0
@@ -96,12 +98,12 @@ def test_learned_scale_is_one_number_that_starts_at_one_and_gets_a_gradient() ->
 
 
 def test_learned_scale_computes_shapes_without_values() -> None:
-    module = KnowledgeExtractor(D, M, scale="learned", eps=EPS, config=MwaConfig()).to("meta")
+    module = KnowledgeExtractor(D, M, scale="learned", eps=EPS, config=PAPER).to("meta")
     assert module(torch.empty(2, 3, D, device="meta")).shape == (2, 3, D)
 
 
 def test_dropout_acts_on_the_middle_activations_while_training_only() -> None:
-    module = KnowledgeExtractor(D, 1000, scale=1.0, eps=EPS, config=replace(MwaConfig(), dropout=0.25))
+    module = KnowledgeExtractor(D, 1000, scale=1.0, eps=EPS, config=complete(MwaConfig(dropout=0.25)))
     randomise(module)
     seen: list[Tensor] = []
     module.up.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,7 +147,7 @@ def test_a_shared_enhancer_counts_for_both_modalities(tiny: Tiny) -> None:
 
 
 def test_authors_code_has_no_layer_norm_before_the_extractor_alpha_a_tenth_and_their_enhancer(tiny: Tiny) -> None:
-    adapter = MultiWayAdapter(tiny(joint=True, depth=1).sites(), replace(MwaConfig(), preset="authors-code"))
+    adapter = MultiWayAdapter(tiny(joint=True, depth=1).sites(), MwaConfig(preset="authors-code"))
     modules: Any = adapter.sites["layer/0"]
     for extractor in modules.knowledge_extractor.values():
         assert isinstance(extractor, Bottleneck)
@@ -157,6 +156,28 @@ def test_authors_code_has_no_layer_norm_before_the_extractor_alpha_a_tenth_and_t
         assert extractor.dropout.p == 0.1
     assert [type(enhancer) for enhancer in modules.alignment_enhancer.values()] == [AuthorsAlignmentEnhancer]
     assert list(modules.alignment_enhancer) == ["shared"]
+
+
+def test_authors_code_with_its_flags_set_has_a_norm_a_learned_scale_another_size_and_no_enhancer(tiny: Tiny) -> None:
+    config = MwaConfig(
+        preset="authors-code", knowledge_extractor=3, alignment_enhancer=0, alpha="learned", layer_norm=True,
+        dropout=0.0,
+    )  # fmt: skip
+    adapter = MultiWayAdapter(tiny(joint=True, depth=2).sites(), config)
+    assert size(adapter) == 2 * 2 * (module_size(D, 3, bias=True, layer_norm=True) + 1)
+    for extractor in adapter.branches("text"):
+        assert isinstance(extractor, Bottleneck)
+        assert isinstance(extractor.scale, torch.nn.Parameter)
+        assert extractor.dropout.p == 0.0
+
+
+def test_the_authors_enhancer_has_neither_the_extractors_norm_nor_its_dropout(tiny: Tiny) -> None:
+    config = MwaConfig(preset="authors-code", knowledge_extractor=0, layer_norm=True, dropout=0.5)
+    [enhancer] = MultiWayAdapter(tiny(joint=True, depth=1).sites(), config).branches("image")
+    assert {name for name, _ in enhancer.named_parameters()} == {
+        f"{part}.{kind}" for part in ("fc1", "norm", "fc2") for kind in ("weight", "bias")
+    }
+    assert not [module for module in enhancer.modules() if isinstance(module, torch.nn.Dropout)]
 
 
 def test_modules_take_the_hosts_epsilon(tiny: Tiny) -> None:

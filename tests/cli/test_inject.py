@@ -27,7 +27,8 @@ def test_json_has_the_promised_keys(mwactl_cli, name):
     result = mwactl_cli("inject", "--backbone", name, "--name", "mine", "--alignment-enhancer", "8", "--json")
     document = result.json
     assert set(document) == {
-        "schema", "adapter", "backbone", "method", "trainable_parameters", "sites", "modules", "weights", "memory",
+        "schema", "adapter", "backbone", "method", "trainable_parameters", "sites", "modules", "weights",
+        "missing_in_weights", "memory",
         "dry_run",
     }  # fmt: skip
     entry = Registry.default().resolve("mine@1")
@@ -61,7 +62,11 @@ def test_a_dry_run_of_clip_vit_b_32_has_the_papers_counts_and_writes_nothing(mwa
     assert document["trainable_parameters"] == 5995008
     assert document["backbone"] == {"name": "clip-vit-b-32", "parameters": 151277313, "fingerprint": None}
     assert (document["adapter"], document["dry_run"], document["sites"]) == (None, True, 24)
-    assert set(document["memory"]) == {"weights", "gradients_and_optimiser", "activations_per_pair"}
+    memory = document["memory"]
+    fixed = memory["weights"] + memory["adapter"] + memory["gradients_and_optimiser"]
+    fixed += memory["activations_per_batch"]
+    assert memory["adapter"] == 4 * 5995008
+    assert memory["total_at_batch"]["512"] == fixed + 512 * memory["activations_per_pair"]
     assert not empty_home.exists()
 
 

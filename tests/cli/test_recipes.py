@@ -98,7 +98,7 @@ def test_check_of_a_good_recipe_says_ok_and_the_plan(mwactl_cli):
     result = mwactl_cli("recipes", "check", "mine.yaml", "train.epochs=5", "method.mwa.layers=last 2")
     assert result.code == 0
     assert result.stdout.splitlines()[0] == "ok: mine.yaml"
-    assert "training\t5 epochs, batches of 1,024, learning rate 0.001" in result.stdout
+    assert "training\t5 epochs, batches of 512, learning rate 0.001" in result.stdout
     assert "Knowledge Extractor 64, Alignment Enhancer 128, last 2 layers, image and text" in result.stdout
     assert "next: mwactl train mine.yaml train.epochs=5 'method.mwa.layers=last 2'" in result.stderr
 

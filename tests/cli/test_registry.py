@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,7 +180,7 @@ def test_each_failure_has_its_exit_code_and_a_next_step(mwactl_cli: Cli, registr
 
 
 def test_help_ends_with_an_example(mwactl_cli: Cli) -> None:
-    for command in ("list", "show"):
+    for command in ("list", "show", "add"):
         assert f"Example: mwactl registry {command}" in mwactl_cli("registry", command, "--help").stdout
 
 
@@ -192,3 +193,27 @@ def test_the_commands_import_nothing_heavy(registry: Registry) -> None:
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "--from-authors"),
+        (["--from-authors", "absent.pth"], 3, "absent.pth"),
+        (["--from-authors", "absent.pth", "--name", "Not A Name"], 2, "Not A Name"),
+        (["--from-authors", "absent.pth", "--layer-norm", "out"], 2, "on what they add cannot be expressed"),
+        (["--from-authors", "absent.pth", "--layer-norm", "sideways"], 2, "--layer-norm in, or none"),
+        (["--from-authors", "absent.pth", "--alpha", "much"], 2, "--alpha"),
+        (["--from-authors", "absent.pth", "--backbone", "beit3-huge"], 3, "beit3-large"),
+        (["--from-authors", "empty.pth"], 5, "empty.pth"),
+    ],
+)
+def test_what_cannot_be_added_has_its_exit_code_and_writes_nothing(
+    mwactl_cli: Cli, registry: Registry, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "empty.pth").touch()
+    in_folder = [str(tmp_path / each) if each.endswith(".pth") else each for each in arguments]
+    result = mwactl_cli("registry", "add", *in_folder)
+    assert (result.code, result.stdout) == (code, "")
+    assert said in result.stderr
+    assert not registry.root.exists()

@@ -59,7 +59,8 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(mwactl_cli, tiny_re
     assert (document["steps_per_epoch"], document["total_steps"], document["images"]) == (3, 6, 24)
     assert document["recipe"]["train"]["epochs"] == 2
     memory = document["memory"]
-    fixed = memory["weights"] + memory["gradients_and_optimiser"]
+    fixed = memory["weights"] + memory["adapter"] + memory["gradients_and_optimiser"]
+    fixed += memory["activations_per_batch"]
     assert memory["total"] == fixed + 8 * memory["activations_per_pair"]
     assert mwactl_cli("train", tiny_recipe, "--dry-run", "-q").stdout == "tiny-mwa\n"
     assert sorted(empty_home.rglob("*")) == before

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mwactl.config import Recipe
+from mwactl.config.options import written
 
 
 @pytest.mark.parametrize(
@@ -38,17 +39,40 @@ def test_validating_on_the_training_split_is_a_conflict_whichever_of_the_two_was
 
 
 @pytest.mark.parametrize(
-    "change", ["knowledge_extractor: 5", "alignment_enhancer: 5", "alpha: 0.5", "beta: learned", "dropout: 0.1"]
+    "change",
+    ["alignment_enhancer: 5", "beta: learned", "beta: 0.5", "bias: no", "activation: gelu", "share_enhancer: no"],
 )
-def test_authors_code_refuses_every_structural_number(problems_of, minimal, change):
+def test_authors_code_refuses_what_the_public_code_cannot_do(problems_of, minimal, change):
     (problem,) = problems_of(f"{minimal}method: {{mwa: {{preset: authors-code, {change}}}}}\n")
     assert f"`{change.partition(':')[0]}` cannot be changed" in problem.what
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("knowledge_extractor", 5),
+        ("knowledge_extractor", 0),
+        ("alignment_enhancer", 0),
+        ("alpha", 0.6),
+        ("alpha", "learned"),
+        ("layer_norm", True),
+        ("dropout", 0.0),
+    ],
+)
+def test_authors_code_takes_what_the_public_code_has_an_option_for(parsed, option, value):
+    mwa = parsed(overrides=["method.mwa.preset=authors-code", f"method.mwa.{option}={written(value)}"]).method.mwa
+    assert getattr(mwa, option) == value
+
+
 def test_authors_code_reports_each_changed_option(problems_of, minimal):
-    overrides = [f"method.mwa.{change}" for change in ("preset=authors-code", "activation=gelu", "layer_norm=no")]
+    overrides = [f"method.mwa.{change}" for change in ("preset=authors-code", "activation=gelu", "share_enhancer=no")]
     problems = problems_of(minimal, overrides)
     assert {problem.where for problem in problems} == {f'override "{override}"' for override in overrides[1:]}
+
+
+def test_authors_code_says_how_to_leave_the_enhancer_out(problems_of, minimal):
+    (problem,) = problems_of(f"{minimal}method: {{mwa: {{preset: authors-code, alignment_enhancer: 64}}}}\n")
+    assert problem.fix.startswith("write 0 to leave it out")
 
 
 def test_authors_code_keeps_layers_and_modalities_open(parsed):

@@ -56,7 +56,8 @@ def test_the_papers_setting(name):
         "paper",
         "mwa",
     )
-    assert (train.lr, train.epochs, train.batch_size) == (1e-3, 20, 1024)
+    assert (recipe.backbone.name, train.batch_size) == ("beit3-large", 512)
+    assert (train.lr, train.epochs) == (1e-3, 20)
     assert (recipe.data.name, recipe.data.train_split, recipe.data.val_split) == (name, "train", "val")
 
 

@@ -126,14 +126,14 @@ def test_wrong_value_is_one_problem_that_says_what_it_must_be(problems_of, secti
 @pytest.mark.parametrize(
     ("line", "must_be", "why"),
     [
-        ("alpha: lerned", "a number or `learned`", "it is `lerned`; did you mean `learned`?"),
-        ("alpha: {float: 1}", "a number or `learned`", "it is a section with options of its own"),
+        ("alpha: lerned", "a number or `learned` or `null`", "it is `lerned`; did you mean `learned`?"),
+        ("alpha: {float: 1}", "a number or `learned` or `null`", "it is a section with options of its own"),
         ("beta: inf", "a number or `learned`", "it is `inf`"),
         ("layers: frist 3", "`all` or `first N` or `last N`", "it is `frist 3`"),
         ("layers: first 0", "`all` or `first N` or `last N`", "it is `first 0`"),
         ("modalities: [image, txt]", "a list, each `image` or `text`", "it has `txt`; did you mean `text`?"),
-        ("layer_norm: maybe", "`true` or `false`", "it is `maybe`"),
-        ("dropout: 1.0", "a number (at least 0 and below 1)", "it is `1.0`"),
+        ("layer_norm: maybe", "`true` or `false` or `null`", "it is `maybe`"),
+        ("dropout: 1.0", "a number (at least 0 and below 1) or `null`", "it is `1.0`"),
     ],
 )
 def test_unions_and_lists_give_one_message_each(problems_of, minimal, line, must_be, why):

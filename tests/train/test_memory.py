@@ -23,7 +23,8 @@ def test_weights_and_optimiser_are_counted(tiny_clip: Path):
     estimate = estimate_memory(model)
     adapter = model.trainable_count()
     assert estimate.gradients_and_optimiser == 3 * 4 * adapter
-    numbers = model.backbone.count_parameters() + adapter + 16 * 16  # and the causal mask
+    assert estimate.adapter == 4 * adapter
+    numbers = model.backbone.count_parameters() + 16 * 16  # and the causal mask
     assert estimate.weights == pytest.approx(4 * numbers, abs=4 * 16 * 16)
 
 
@@ -31,7 +32,9 @@ def test_a_batch_costs_what_its_pairs_cost(tiny_clip: Path):
     estimate = estimate_memory(on_meta(tiny_clip, MWA))
     assert estimate.activations_per_pair > 0
     assert estimate.total(64) - estimate.total(32) == 32 * estimate.activations_per_pair
-    assert estimate.total(0) == estimate.weights + estimate.gradients_and_optimiser
+    fixed = estimate.weights + estimate.adapter + estimate.gradients_and_optimiser
+    assert estimate.total(0) == fixed + estimate.activations_per_batch
+    assert estimate.as_dict()["total_at_batch"]["256"] == estimate.total(256)
 
 
 def test_activations_are_about_what_a_real_step_keeps(tiny_clip: Path):
