@@ -38,4 +38,6 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing mwactl and its test tools; the GPU build of torch is large (about 3 GB to download): minutes, once"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@# BEiT-3's original code, for tests to compare with. It pins a timm of 2021, so it cannot be an extra of ours.
+	$(BIN)/python -m pip install --quiet --no-deps torchscale==0.2.0
 	@touch $@ $(VENV)/installed

@@ -9,6 +9,12 @@ batch size, schedule and seed; its learning rate is its own (`--lr mwa=5e-4`). T
 the test split is reported once. Each method runs in a process of its own, so peak memory is its own. The steps are then
 timed again, a few at a time in alternation, so that a busy machine is busy for all. Prints a Markdown table and writes
 all figures as JSON.
+
+`--only-steps` leaves training and evaluation out, for time and memory of models too large to train here, or without
+their weights:
+
+    python benchmarks/adapter_vs_full.py --only-steps --backbone beit3-base --data flickr8k --batch-size 16 \
+        --methods mwa full --option backbone.weights=random
 """
 
 from __future__ import annotations
@@ -31,12 +37,12 @@ LEARNING_RATES = {"head": 1e-3, "mwa": 5e-4, "mwa+head": 5e-4, "full": 5e-5}
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.only_steps:
+    if arguments.time_one:
         print(json.dumps(time_steps(arguments)))
         return
-    figures: dict[str, Any] = {"baseline": baseline(arguments)}
+    figures: dict[str, Any] = {} if arguments.only_steps else {"baseline": baseline(arguments)}
     for method in arguments.methods:
-        figures[method] = run_method(arguments, method)
+        figures[method] = {} if arguments.only_steps else run_method(arguments, method)
         arguments.out.write_text(json.dumps(figures, indent=2))
     if arguments.rounds:
         rounds: dict[str, list[dict[str, float]]] = {method: [] for method in arguments.methods}
@@ -46,9 +52,10 @@ def main() -> None:
         for method, results in rounds.items():
             figures[method]["seconds_per_step"] = statistics.median(result["seconds"] for result in results)
             figures[method]["step_peak_memory_bytes"] = max(result["peak_memory_bytes"] for result in results)
+            figures[method]["trainable_parameters"] = int(results[0]["trainable_parameters"])
     figures["machine"] = machine()
     arguments.out.write_text(json.dumps(figures, indent=2))
-    print(table(figures, arguments))
+    print(table_of_steps(figures, arguments) if arguments.only_steps else table(figures, arguments))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,8 +75,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds of timed steps; 0: none")
     parser.add_argument("--steps", type=int, default=6, help="steps a round")
     parser.add_argument("--out", type=Path, default=Path("adapter_vs_full.json"))
-    parser.add_argument("--only-steps", choices=METHODS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--only-steps", action="store_true", help="neither train nor evaluate")
+    parser.add_argument("--time-one", choices=METHODS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only_steps and not arguments.rounds:
+        parser.error("--only-steps needs --rounds")
+    return arguments
 
 
 def options(arguments: argparse.Namespace, method: str) -> list[str]:
@@ -118,7 +129,7 @@ def run_method(arguments: argparse.Namespace, method: str) -> dict[str, Any]:
 
 
 def steps_in_a_process(arguments: argparse.Namespace, method: str) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--only-steps", method]
+    command = [sys.executable, __file__, *sys.argv[1:], "--time-one", method]
     answer: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return answer
 
@@ -137,7 +148,7 @@ def time_steps(arguments: argparse.Namespace) -> dict[str, float]:
     from mwactl.train.loss import contrastive_loss
     from mwactl.train.optimiser import adamw
 
-    recipe = load_recipe("captions", options(arguments, arguments.only_steps)).recipe
+    recipe = load_recipe("captions", options(arguments, arguments.time_one)).recipe
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
     plugin, spec = find_spec(recipe.backbone.name)
@@ -165,7 +176,11 @@ def time_steps(arguments: argparse.Namespace) -> dict[str, float]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
-    return {"seconds": statistics.median(seconds[1:]), "peak_memory_bytes": peak_memory_bytes(device)}
+    return {
+        "seconds": statistics.median(seconds[1:]),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "trainable_parameters": model.trainable_count(),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -204,6 +219,16 @@ def table(figures: dict[str, Any], arguments: argparse.Namespace) -> str:
             f"{result['step_peak_memory_bytes'] / 1e9:.2f} GB" if "step_peak_memory_bytes" in result else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table_of_steps(figures: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """Time and memory as Markdown."""
+    lines = ["| | trained parameters | s a step | peak memory |", "|---|---:|---:|---:|"]
+    for method in arguments.methods:
+        result = figures[method]
+        memory = f"{result['step_peak_memory_bytes'] / 1e9:.2f} GB"
+        lines.append(f"| {method} | {result['trainable_parameters']:,} | {result['seconds_per_step']:.2f} | {memory} |")
     return "\n".join(lines)
 
 

@@ -14,9 +14,10 @@ README = Path(__file__).parents[1] / "README.md"
 _COLOURS = ("red", "green", "blue", "white", "black", "yellow", "orange", "purple", "brown", "grey")
 
 
-def _commands() -> list[list[str]]:
-    """The `mwactl` lines of the README's console blocks, without comments."""
-    blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+def commands_under(heading: str) -> list[list[str]]:
+    """The `mwactl` lines of the console blocks under one of the README's headings, without comments."""
+    section = README.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```console\n(.*?)```", section, flags=re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ mwactl")]
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
@@ -39,7 +40,7 @@ def own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_pictures")
 def test_the_commands_for_your_own_pictures_work(mwactl_cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, but for the training run: it gets the small bundled backbone and one epoch."""
-    commands = _commands()
+    commands = commands_under("Your own pictures")
     assert [words[0] for words in commands] == ["data", "inject", "train", "eval", "registry"]
     for words in commands:
         extra: list[str] = []

@@ -1,0 +1,115 @@
+"""Building a BEiT-3, and loading the official checkpoints: every key accounted for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mwactl.backbone.checkpoint import read_checkpoint
+from mwactl.backbone.local_folder import CONFIG_FILE, folder_of, weights_in
+from mwactl.backbone.matching import load_strictly
+from mwactl.backbone.spec import RANDOM, BackboneSpec, WeightsRequest, WeightsUsed
+from mwactl.backbone.store import find_tokenizer, find_weights
+from mwactl.errors import IncompatibleError
+from mwactl_beit3.authors import refuse_adapter
+from mwactl_beit3.backbone import Beit3Backbone
+from mwactl_beit3.model import INITIAL_LOGIT_SCALE, Beit3Retrieval, initialise, initialise_linear
+from mwactl_beit3.names import config_of
+from mwactl_beit3.positions import resize_positions
+from mwactl_beit3.tokenizer import Beit3Tokenizer
+
+_POSITIONS = "beit3.encoder.embed_positions.A.weight"
+#: What pre-training files lack: those parameters must be trained.
+_RETRIEVAL_HEADS = frozenset({"vision_head.weight", "language_head.weight", "logit_scale"})
+#: The heads of masked data modelling, which retrieval has no use for (microsoft/unilm, discussion 1078).
+_PRETRAINING_HEADS = re.compile(r"(mim_head|mlm_head|(.*\.)?output_projection)\.(weight|bias)")
+
+
+def build(spec: BackboneSpec, request: WeightsRequest) -> Beit3Backbone:
+    """Build the model in fp32 on the CPU with its weights and its tokenizer.
+
+    Raises:
+        NotFoundError: Weights or tokenizer are not on this machine; `fix` says how to get them.
+        IncompatibleError: The weights are another model's; names the keys. Or the tokenizer is.
+        VerificationError: A file is damaged or not what it should be.
+    """
+    model, folder = _on_meta(spec), folder_of(spec)
+    beside = None if folder is None else folder / CONFIG_FILE
+    if request.source == RANDOM:
+        used, lacking = WeightsUsed(RANDOM, seed=request.seed), frozenset[str]()
+        model.to_empty(device="cpu")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(request.seed)
+            initialise(model)
+    else:
+        if folder is not None and request.source is None:
+            path, source = weights_in(folder), "file"
+        else:
+            path, source = find_weights(spec, request.source, download=request.download)
+        beside = beside or path
+        checkpoint = read_checkpoint(path)
+        lacking = load(model, checkpoint.state, spec.name, path)
+        used = WeightsUsed(source, path=path.resolve(), file_sha256=checkpoint.sha256)
+    file = find_tokenizer(spec, beside=beside, download=request.download)
+    tokenizer = Beit3Tokenizer(file)
+    if tokenizer.ids > model.beit3.config.vocabulary:
+        raise IncompatibleError(
+            f"this tokenizer is not that of {spec.name}",
+            where=str(file),
+            why=f"it has {tokenizer.ids} ids, the model's text embedding {model.beit3.config.vocabulary} rows",
+        )
+    return Beit3Backbone(spec, used, model, tokenizer, lacking)
+
+
+def build_without_weights(spec: BackboneSpec) -> Beit3Backbone:
+    """Build the model on the meta device: every shape, no memory."""
+    return Beit3Backbone(spec, WeightsUsed("none"), _on_meta(spec), tokenizer=None)
+
+
+def load(model: Beit3Retrieval, state: dict[str, Tensor], name: str, path: Path) -> frozenset[str]:
+    """Give a model on the meta device the tensors of a file, its picture positions resized to the model's grid.
+
+    Returns:
+        The retrieval heads that the file lacks; they hold the same initial values on every machine.
+
+    Raises:
+        IncompatibleError: A key is missing, unexpected or misshapen.
+    """
+    refuse_adapter(state, path)
+    if _POSITIONS in state:
+        try:
+            state[_POSITIONS] = resize_positions(state[_POSITIONS], model.beit3.config.patches)
+        except ValueError as error:
+            raise IncompatibleError(
+                f"these weights are not those of {name}", where=str(path), why=f"{_POSITIONS}: {error}"
+            ) from error
+    lacking = load_strictly(
+        model,
+        state,
+        name=name,
+        where=str(path),
+        may_lack=_RETRIEVAL_HEADS,
+        ignored=lambda key, _: _PRETRAINING_HEADS.fullmatch(key) is not None,
+    )
+    _make_lacking(model, lacking)
+    return frozenset(lacking)
+
+
+def _make_lacking(model: Beit3Retrieval, lacking: set[str]) -> None:
+    """Initial values for heads that the file lacks. Of one seed: they are part of the backbone's identity."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for name in sorted(lacking):
+            if name == "logit_scale":
+                model.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+            else:
+                head = getattr(model, name.removesuffix(".weight"))
+                initialise_linear(head.to_empty(device="cpu"))
+
+
+def _on_meta(spec: BackboneSpec) -> Beit3Retrieval:
+    with torch.device("meta"):
+        return Beit3Retrieval(config_of(spec))

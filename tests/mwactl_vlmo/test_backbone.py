@@ -1,0 +1,127 @@
+"""VLMo behind the contract."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mwactl.adapter import inject
+from mwactl.backbone.contract import Augmentation
+from mwactl.backbone.fingerprint import fingerprint
+from mwactl.config.recipe import MethodConfig
+from mwactl_vlmo.backbone import VlmoBackbone
+from mwactl_vlmo.model import Vlmo
+
+Build = Callable[..., VlmoBackbone]
+
+
+@torch.inference_mode()
+def test_embeddings_are_the_models_first_tokens_through_its_projections(backbone: VlmoBackbone, pixels: Tensor) -> None:
+    features = backbone.model.encode_pictures(pixels)[:, 0]
+    expected = features @ backbone.model.itc_image_proj.fc.weight.T
+    torch.testing.assert_close(backbone.encode_image(pixels), expected, rtol=1e-5, atol=1e-5)
+    assert backbone.encode_image(pixels).shape == (3, backbone.embedding_width)
+
+
+@torch.inference_mode()
+def test_captions_keep_their_order_and_ignore_their_padding(backbone: VlmoBackbone, captions: list[str]) -> None:
+    tokens = backbone.tokenize(captions)
+    assert tokens.shape == (4, backbone.context_length) == (4, 12)
+    together = backbone.encode_text(tokens)
+    for index in range(len(captions)):
+        alone = backbone.encode_text(backbone.trim_tokens(tokens[index : index + 1]))
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_trimming_cuts_exactly_after_the_longest_caption(backbone: VlmoBackbone) -> None:
+    tokens = backbone.tokenize(["a", "two dogs in the snow", ""])
+    trimmed = backbone.trim_tokens(tokens)
+    assert trimmed.shape == (3, 7)
+    assert trimmed[1, -1] == 3
+    assert not tokens[:, 7:].any()
+    assert backbone.trim_tokens(tokens.to("meta")).shape == (3, 12)
+
+
+def test_a_backbone_is_built_frozen_for_evaluation_in_fp32(backbone: VlmoBackbone) -> None:
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    assert backbone.logit_scale is backbone.model.logit_scale
+    assert backbone.logit_bias is None
+    assert backbone.image_size == (64, 64)
+
+
+def test_heads_are_the_two_projections(backbone: VlmoBackbone) -> None:
+    trained = inject(backbone, MethodConfig(name="head")).trainable()
+    assert set(trained) == {
+        "backbone.model.itc_image_proj.fc.weight", "backbone.model.itc_text_proj.fc.weight",
+        "backbone.model.logit_scale",
+    }  # fmt: skip
+
+
+def test_a_picture_is_resized_to_the_square_and_not_cropped(backbone: VlmoBackbone, picture: Image.Image) -> None:
+    seen = backbone.image_transform()(picture)
+    small = picture.resize((64, 64), Image.Resampling.BICUBIC)
+    pixels = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(64, 64, 3).permute(2, 0, 1)
+    torch.testing.assert_close(seen, pixels / 127.5 - 1)
+
+
+def test_training_pictures_are_random_and_of_the_same_size(backbone: VlmoBackbone, picture: Image.Image) -> None:
+    transform = backbone.image_transform(Augmentation(crop_min_scale=0.5, colour=True))
+    random.seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, second = transform(picture), transform(picture)
+    assert first.shape == second.shape == (3, 64, 64)
+    assert not torch.equal(first, second)
+
+
+def test_fingerprint_is_the_weights_not_the_place(tiny_vlmo: Path, tmp_path: Path, build: Build) -> None:
+    own = fingerprint(build(tiny_vlmo))
+    assert fingerprint(build(Path(shutil.copytree(tiny_vlmo, tmp_path / "elsewhere")))) == own
+
+
+def test_fingerprint_sees_heads_that_no_tensor_shows(
+    tmp_path: Path, build: Build, write_vlmo: Callable[..., Path], random_model: Callable[..., Vlmo]
+) -> None:
+    state = random_model("absolute").state_dict()
+    four, two = (build(write_vlmo(tmp_path / str(heads), state, "absolute", heads=heads)) for heads in (4, 2))
+    assert fingerprint(four) != fingerprint(two)
+
+
+def test_fingerprint_sees_another_vocabulary(tiny_vlmo: Path, build: Build) -> None:
+    before = fingerprint(build(tiny_vlmo))
+    file = tiny_vlmo / "vocab.txt"
+    file.write_text(file.read_text().replace("dog\n", "fox\n", 1))
+    assert fingerprint(build(tiny_vlmo)) != before
+
+
+def test_architecture_says_what_no_tensor_does(on_meta: Build) -> None:
+    facts = on_meta("vlmo-base-plus-384").architecture()
+    assert (facts["family"], facts["heads"], facts["image_size"], facts["text_length"]) == ("vlmo", 16, 384, 40)
+    assert (facts["eps"], facts["text_eps"], facts["activation"]) == (1e-6, 1e-12, "gelu")
+    assert facts["preprocess"] == {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize": "square, bicubic"}
+    assert facts["tokenizer"].startswith("07eced37")
+
+
+@pytest.mark.parametrize("name", ["vlmo-base-384", "vlmo-base-plus"])
+def test_without_weights_there_are_shapes_and_tokens_but_no_memory(on_meta: Build, name: str) -> None:
+    backbone = on_meta(name)
+    assert all(parameter.is_meta for parameter in backbone.parameters())
+    size = backbone.image_size[0]
+    assert backbone.encode_image(torch.empty(2, 3, size, size, device="meta")).shape == (2, backbone.embedding_width)
+    tokens = backbone.tokenize(["a dog", "two dogs"])
+    assert tokens.shape == (2, 40)
+    assert backbone.encode_text(tokens.to("meta")).shape == (2, backbone.embedding_width)
+
+
+def test_a_copy_moves_with_its_index(backbone: VlmoBackbone, pixels: Tensor) -> None:
+    moved = backbone.to(torch.float64)
+    assert moved.encode_image(pixels.double()).dtype == torch.float64
