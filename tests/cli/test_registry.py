@@ -67,10 +67,10 @@ def test_list_prints_an_aligned_table_with_ages_on_a_terminal(
     ],
 )
 def test_ages_are_in_the_largest_whole_unit(monkeypatch: pytest.MonkeyPatch, age: timedelta, shown: str) -> None:
-    from mwactl.cli.registry import _when
+    from mwactl.cli.registry.facts import when
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert _when((datetime.now(UTC) - age).isoformat()) == shown
+    assert when((datetime.now(UTC) - age).isoformat()) == shown
 
 
 def test_list_as_json_and_quiet(mwactl_cli: Cli, registry: Registry) -> None:

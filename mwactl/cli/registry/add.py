@@ -1,0 +1,86 @@
+"""`mwactl registry add`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mwactl.cli.options import Debug, Download, DryRun, Json, Quiet
+from mwactl.cli.output import out
+from mwactl.cli.registry.facts import print_fact
+from mwactl.errors import UsageError
+
+if TYPE_CHECKING:
+    from mwactl.workflow.adopt import Adoption
+
+
+def add(
+    from_authors: Annotated[
+        Path, typer.Option("--from-authors", metavar="FILE", help="A checkpoint of the MWA authors' training program.")
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="The adapter's name (default: BACKBONE-authors).")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Its backbone (default: the one with the sizes in the file).")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Their ffn_adapter_scalar, where the file does not hold it.")
+    ] = None,
+    layer_norm: Annotated[
+        str | None, typer.Option("--layer-norm", help="Their ffn_adapter_layernorm_option, likewise: in or none.")
+    ] = None,
+    download: Download = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Take over an adapter that the authors' program trained, with the backbone that its checkpoint holds.
+
+    The backbone becomes a weights file of its own; the adapter is checked on it and published.
+    """
+    if layer_norm not in (None, "in", "none"):
+        why = "a LayerNorm on what they add cannot be expressed" if layer_norm == "out" else None
+        raise UsageError(f"--layer-norm {layer_norm}: neither in nor none", why=why, fix="--layer-norm in, or none")
+    from mwactl.backbone.spec import ImportHints
+    from mwactl.registry import Registry
+    from mwactl.workflow.adopt import adopt_adapter, plan_adoption
+
+    adoption = plan_adoption(from_authors, name=name, backbone=backbone, hints=ImportHints(alpha, layer_norm))
+    if assumed := adoption.foreign.assumed:
+        out.warn(f"the file does not say it; assumed: {'; '.join(assumed)} (--alpha and --layer-norm say otherwise)")
+    if not dry_run:
+        adoption = adopt_adapter(Registry.default(reporter=out), adoption, download=download)
+    entry = adoption.injection.entry
+    out.answer(
+        adoption.as_dict() | {"dry_run": dry_run},
+        human=lambda: _print_adoption(adoption),
+        identifier=entry.reference if entry else adoption.name,
+    )
+    said = {"--name": name, "--backbone": backbone, "--alpha": alpha, "--layer-norm": layer_norm}
+    again = [str(part) for option, value in said.items() if value is not None for part in (option, value)]
+    out.hint(
+        f"mwactl eval {entry.reference} --data DATA   (mwactl data list)"
+        if entry
+        else shlex.join(["mwactl", "registry", "add", "--from-authors", str(from_authors), *again])
+    )
+
+
+def _print_adoption(adoption: Adoption) -> None:
+    model, foreign = adoption.injection.model, adoption.foreign
+    adapter = model.adapter
+    assert adapter is not None
+    counts = adapter.module_counts()
+    out.text(f"{adoption.file.name}   sha256:{foreign.sha256[:12]}…   on {foreign.backbone}")
+    out.text(
+        f"{counts['knowledge_extractor']} Knowledge Extractors and {counts['alignment_enhancer']} Alignment Enhancers "
+        f"at {len(adapter.sites)} blocks, {model.trainable_count():,} parameters"
+    )
+    print_fact("options", dict(foreign.options))
+    entry = adoption.injection.entry
+    out.text(f"backbone  {adoption.backbone_file}")
+    out.text(
+        "nothing written (dry run)" if entry is None else f"published {entry.reference}   sha256:{entry.digest[:12]}…"
+    )
