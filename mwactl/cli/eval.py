@@ -24,7 +24,8 @@ def evaluate(
         ),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Evaluate this backbone without an adapter.")
+        str | None,
+        typer.Option("--backbone", help="Without REF: evaluate it bare. With REF: where its backbone's folder is now."),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
     protocol: Annotated[str, typer.Option("--protocol", help="full, or coco-1k (mean of five folds).")] = "full",
@@ -56,7 +57,7 @@ def evaluate(
     began = time.monotonic()
     options = EvaluationOptions(protocol=protocol, batch_size=batch_size, device=device, precision=precision)
     registry = Registry.default(reporter=out)
-    entry = None if backbone else registry.resolve(reference)
+    entry = None if backbone and reference is None else registry.resolve(reference)
     if entry is not None and reference is None:
         untrained = "" if entry.manifest.get("train") or "imported" in entry.manifest else " (untrained)"
         out.info(f"evaluating the newest adapter, {entry.reference}{untrained}")
@@ -66,8 +67,9 @@ def evaluate(
         document = evaluate_backbone(model, checked, options, out)
     else:
         document = evaluate_adapter(
-            registry, entry, checked, options, out, zero_shot=zero_shot is not None, weights=weights, download=download
-        )
+            registry, entry, checked, options, out,
+            zero_shot=zero_shot is not None, backbone_name=backbone, weights=weights, download=download,
+        )  # fmt: skip
     took = duration(time.monotonic() - began)
     out.answer(document, human=lambda: _describe(document, took), identifier=f"{document['rsum']:.1f}")
     out.hint(f"mwactl registry show {entry.reference}" if entry else f"mwactl inject --backbone {backbone}")
@@ -76,10 +78,10 @@ def evaluate(
 def _data_name(data: str | None, zero_shot: str | None, reference: str | None, backbone: str | None) -> str:
     if (data is None) == (zero_shot is None):
         raise UsageError("exactly one of --data and --zero-shot says what to evaluate on", fix="mwactl data list")
-    if backbone is not None and (reference is not None or zero_shot is not None):
+    if backbone is not None and reference is None and zero_shot is not None:
         raise UsageError(
-            "--backbone evaluates a bare backbone with --data",
-            why="REF and the check of --zero-shot belong to adapters: what a backbone was trained on is unknown",
+            "--backbone without REF evaluates a bare backbone with --data",
+            why="the check of --zero-shot belongs to adapters: what a backbone was trained on is unknown",
             fix=f"mwactl eval --backbone {backbone} --data {data or zero_shot}",
         )
     name = data or zero_shot

@@ -17,8 +17,9 @@ from mwactl.evaluate.protocols import RetrievalResult, check_protocol, evaluate_
 from mwactl.progress import Reporter
 from mwactl.registry import Entry, Registry
 from mwactl.workflow import pictures
-from mwactl.workflow.facts import PICTURES_FILE, data_facts, versions
+from mwactl.workflow.facts import PICTURES_FILE, backbone_facts, data_facts, versions
 from mwactl.workflow.load import load_adapted
+from mwactl.workflow.place import remember
 from mwactl.workflow.splits import CheckedSplit
 
 
@@ -92,17 +93,20 @@ def evaluate_adapter(
     reporter: Reporter,
     *,
     zero_shot: bool = False,
+    backbone_name: str | None = None,
     weights: str | None = None,
     download: bool = False,
 ) -> dict[str, Any]:
     """The evaluation document of an adapter; it is attached to its version in the registry.
+
+    So is the place of its backbone, where `backbone_name` or `weights` says a new one.
 
     Raises:
         VerificationError: `zero_shot` is asked for, but the adapter was trained on this data.
     """
     if zero_shot:
         check_unseen(registry, entry, split)
-    model = load_adapted(registry, entry, weights=weights, download=download)
+    model = load_adapted(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
     result = evaluate_model(model, split, options, reporter)
     identity = entry.manifest["base"]["fingerprint"]
     document = _document(
@@ -110,6 +114,8 @@ def evaluate_adapter(
     )
     try:
         registry.attach(entry, "evaluation", document)
+        if backbone_name or weights:
+            remember(registry, entry, model.backbone)
     except MwactlError as error:
         # The numbers are the answer; a registry that cannot be written to must not swallow them.
         reporter.warn(f"the result could not be kept with {entry.reference}: {error}")
@@ -179,12 +185,7 @@ def _document(
         "schema": 1,
         **result.as_dict(),
         "adapter": None if adapter is None else {"reference": adapter.reference, "digest": adapter.digest},
-        "backbone": {
-            "name": backbone.spec.name,
-            "parameters": backbone.count_parameters(),
-            "fingerprint": identity,
-            "weights": backbone.weights.as_dict(),
-        },
+        "backbone": backbone_facts(backbone, identity),
         "data": data_facts(split),
         "zero_shot": zero_shot,
         "precision": choose_precision(options.precision, choose_device(options.device)),

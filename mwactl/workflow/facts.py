@@ -15,12 +15,14 @@ from torch import Tensor
 
 import mwactl
 from mwactl.adapter import AdaptedModel
+from mwactl.backbone.contract import Backbone
 from mwactl.backbone.fingerprint import tensors_digest
 from mwactl.config.presets import complete
 from mwactl.config.recipe import MethodConfig
 from mwactl.errors import IncompatibleError
 from mwactl.files import canonical_json
 from mwactl.registry import Entry
+from mwactl.workflow.place import portable_name
 from mwactl.workflow.splits import CheckedSplit
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -30,23 +32,30 @@ PICTURES_FILE = "training-pictures.sha256"
 
 def adapter_facts(model: AdaptedModel, fingerprint: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The manifest facts that every adapter has: method, base and tensors."""
-    backbone = model.backbone
     # With the presets' values spelt out: an adapter stays what it is, whatever a preset stands for one day.
     method = replace(model.method, mwa=complete(model.method.mwa))
     config: dict[str, Any] = json.loads(canonical_json(asdict(method)))  # as it will be read back
+    base = backbone_facts(model.backbone, fingerprint)
     return {
         "method": {"name": model.method.name, "config": config},
-        "base": {
-            "backbone": backbone.spec.name,
-            "parameters": backbone.count_parameters(),
-            "fingerprint": fingerprint,
-            "weights": backbone.weights.as_dict(),
-        },
+        "base": {"backbone": base.pop("name"), **base},
         "tensors": {
             "count": len(state),
             "parameters": sum(tensor.numel() for tensor in state.values()),
             "digest": tensors_digest(state),
         },
+    }
+
+
+def backbone_facts(backbone: Backbone, fingerprint: str) -> dict[str, Any]:
+    """Which backbone with which weights, the same on every machine: no paths."""
+    weights = backbone.weights.as_dict()
+    del weights["path"]
+    return {
+        "name": portable_name(backbone.spec.name),
+        "parameters": backbone.count_parameters(),
+        "fingerprint": fingerprint,
+        "weights": weights,
     }
 
 

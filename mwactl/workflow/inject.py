@@ -15,6 +15,7 @@ from mwactl.config.recipe import MethodConfig
 from mwactl.registry import Entry, Registry
 from mwactl.train.memory import MemoryEstimate, estimate_memory
 from mwactl.workflow.facts import ADAPTER_FILE, adapter_facts
+from mwactl.workflow.place import remember
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def publish_once(
     facts = {**adapter_facts(model, identity, state), "train": None, "data": [], "metrics": [], **more}
     for entry in registry.entries(name):
         if isinstance(entry, Entry) and all(entry.manifest.get(fact) == value for fact, value in facts.items()):
+            remember(registry, entry, model.backbone)
             return entry
     content = to_bytes(state, {"kind": "adapter", "method": model.method.name, "base": identity})
-    return registry.publish(name, kind="adapter", files={ADAPTER_FILE: content}, facts=facts, verb=verb)
+    entry = registry.publish(name, kind="adapter", files={ADAPTER_FILE: content}, facts=facts, verb=verb)
+    remember(registry, entry, model.backbone)
+    return entry

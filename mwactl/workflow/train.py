@@ -33,6 +33,7 @@ from mwactl.workflow import pictures
 from mwactl.workflow.evaluate import EvaluationOptions, evaluate_model
 from mwactl.workflow.facts import ADAPTER_FILE, PICTURES_FILE, RECIPE_FILE, adapter_facts, data_facts, versions
 from mwactl.workflow.inject import publish_untrained
+from mwactl.workflow.place import remember
 from mwactl.workflow.splits import CheckedSplit, checked_split
 
 
@@ -306,4 +307,5 @@ def _publish(
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }
     registry.attach(entry, "training", timing)
+    remember(registry, entry, model.backbone)
     return entry

@@ -118,10 +118,9 @@ def test_its_manifest_says_where_it_came_from_and_that_no_training_is_known(regi
         "from": "authors", "file": "best.safetensors", "sha256": known_sha256(file), "assumed": [],
     }  # fmt: skip
     assert manifest["base"]["weights"] == {
-        "source": "file", "path": str(done.backbone_file), "file_sha256": known_sha256(done.backbone_file),
-        "seed": None,
+        "source": "file", "file_sha256": known_sha256(done.backbone_file), "seed": None,
     }  # fmt: skip
-    assert [line["verb"] for line in registry.history("mine")] == ["import"]
+    assert [line["verb"] for line in registry.history("mine")] == ["import", "attach"]
 
 
 def test_its_manifest_spells_out_what_the_preset_stands_for(registry, importer, write) -> None:

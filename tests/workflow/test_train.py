@@ -68,7 +68,7 @@ def test_the_manifest_says_what_was_trained_on_what_with_what(train, registry: R
     manifest = entry.manifest
     assert manifest["kind"] == "adapter"
     assert manifest["method"]["name"] == "mwa"
-    assert manifest["base"]["backbone"] == f"clip:local-dir:{tiny_clip}"
+    assert manifest["base"]["backbone"] == f"clip:local-dir:{tiny_clip.name}"
     assert manifest["base"]["weights"]["file_sha256"] == sha256_file(tiny_clip / "open_clip_model.safetensors")
     assert manifest["base"]["fingerprint"].startswith("sha256:")
     loaded = load_recipe(str(tiny_recipe))
