@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mwactl.backbone.checkpoint import read_checkpoint
+from mwactl.backbone.checkpoint import read_checkpoint, read_torch_file
 from mwactl.backbone.spec import BackboneSpec, ForeignAdapter, ImportHints
 from mwactl.errors import IncompatibleError, UsageError
-from mwactl_beit3.authors_keys import ENHANCER, EXTRACTORS, NORM, SCALE, Layer, in_our_names, is_adapter_key, layers_of
+from mwactl_beit3.authors_keys import (
+    ADD,
+    ENHANCER,
+    EXTRACTORS,
+    NORM,
+    SCALE,
+    Layer,
+    in_our_names,
+    is_adapter_key,
+    layers_of,
+)
+from mwactl_beit3.build import load
+from mwactl_beit3.model import Beit3Retrieval
 from mwactl_beit3.names import FAMILY
 from mwactl_beit3.recognise import recognise
+from mwactl_beit3.sizes import Beit3Config
 
 _DEFAULT_ALPHA = 0.1
 _LEARNED_ALPHA = "learnable_scalar"
-_ADD = "mwactl registry add --from-authors"
 
 
 def read(file: Path, spec: BackboneSpec | None, hints: ImportHints) -> ForeignAdapter | None:
@@ -54,8 +65,9 @@ def read(file: Path, spec: BackboneSpec | None, hints: ImportHints) -> ForeignAd
             "the backbone in this checkpoint is not known",
             where=str(file),
             why=str(error),
-            fix=f"{_ADD} {file} --backbone {folder}   (with a folder whose config.json has these sizes and the heads)",
+            fix=f"{ADD} {file} --backbone {folder}   (with a folder whose config.json has these sizes and the heads)",
         ) from error
+    _check_whole(weights, config, name, file)
     assumed: list[str] = []
     try:
         layers = layers_of(checkpoint.state, config.layers)
@@ -70,31 +82,33 @@ def read(file: Path, spec: BackboneSpec | None, hints: ImportHints) -> ForeignAd
     return ForeignAdapter(name, options, in_our_names(layers), weights, checkpoint.sha256, tuple(assumed))
 
 
-def refuse_adapter(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse an authors' checkpoint where the weights of a backbone are wanted.
+def _check_whole(weights: Mapping[str, Tensor], config: Beit3Config, name: str, file: Path) -> None:
+    """See that the backbone in the file is complete: the adapter was trained on it, and cannot do without.
 
     Raises:
-        IncompatibleError: The authors' modules are among the weights.
+        IncompatibleError: A tensor is missing, unknown or misshapen.
     """
-    if (key := next(filter(is_adapter_key, state), None)) is not None:
+    with torch.device("meta"):
+        model = Beit3Retrieval(config)
+    try:
+        lacking = load(model, dict(weights), name, file)
+        problem = f"missing: {', '.join(sorted(lacking))}" if lacking else None
+    except IncompatibleError as error:
+        problem = error.why
+    if problem is not None:
         raise IncompatibleError(
-            "this is no backbone alone but a checkpoint of the MultiWay-Adapter authors' program",
-            where=str(path),
-            why=f"it holds adapter modules: {key}",
-            fix=f"{_ADD} {path}",
+            f"the backbone in this checkpoint is not a whole {name}",
+            where=str(file),
+            why=problem,
+            fix=f"{ADD} FILE with a checkpoint as their training wrote it",
         )
 
 
 def _said_by(file: Path) -> dict[str, Any]:
-    """The training program's options, where the file holds them as `args`.
-
-    Only for a file that `read_checkpoint` has accepted; read again under the same allow-list, the tensors mapped.
-    """
+    """The training program's options, where the file holds them as `args`. `read_checkpoint` has accepted it."""
     if file.suffix == ".safetensors":
         return {}
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        document = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    options = document.get("args")
+    options = read_torch_file(file).get("args")
     if isinstance(options, argparse.Namespace):
         return vars(options)
     return dict(options) if isinstance(options, Mapping) else {}

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
+
+from mwactl.errors import IncompatibleError
 
 EXTRACTORS = {"adaptmlp_text": "image", "adaptmlp_vision": "text"}
 """Their extractors by the modality whose tokens pass through: not the one in the name."""
@@ -23,6 +26,9 @@ _EXTRACTOR_PARTS = {"down_proj": "down", "up_proj": "up", NORM: "norm"}
 _ENHANCER_PARTS = {"fc1": "fc1", "ffn_layernorm": "norm", "fc2": "fc2"}
 _SHOWN = 3
 
+#: How a checkpoint of their program is taken over.
+ADD = "mwactl registry add --from-authors"
+
 Layer = dict[tuple[str, str], Tensor]
 """The tensors of one layer by the module's name and the tensor's within it."""
 
@@ -30,6 +36,21 @@ Layer = dict[tuple[str, str], Tensor]
 def is_adapter_key(key: str) -> bool:
     """Whether a tensor belongs to one of the authors' modules."""
     return _KEY.fullmatch(key) is not None
+
+
+def refuse_adapter(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse an authors' checkpoint where the weights of a backbone are wanted.
+
+    Raises:
+        IncompatibleError: The authors' modules are among the weights.
+    """
+    if (key := next(filter(is_adapter_key, state), None)) is not None:
+        raise IncompatibleError(
+            "this is no backbone alone but a checkpoint of the MultiWay-Adapter authors' program",
+            where=str(path),
+            why=f"it holds adapter modules: {key}",
+            fix=f"{ADD} {path}",
+        )
 
 
 def layers_of(state: Mapping[str, Tensor], count: int) -> list[Layer]:

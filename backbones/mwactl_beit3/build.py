@@ -8,23 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mwactl.backbone.checkpoint import read_checkpoint
-from mwactl.backbone.local_folder import CONFIG_FILE, folder_of, weights_in
-from mwactl.backbone.matching import load_strictly
-from mwactl.backbone.spec import RANDOM, BackboneSpec, WeightsRequest, WeightsUsed
-from mwactl.backbone.store import find_tokenizer, find_weights
+from mwactl.backbone.matching import another_models, load_strictly
+from mwactl.backbone.spec import BackboneSpec, WeightsRequest, WeightsUsed
+from mwactl.backbone.store import find_tokenizer
+from mwactl.backbone.weights import resolve_weights
 from mwactl.errors import IncompatibleError
-from mwactl_beit3.authors import refuse_adapter
+from mwactl_beit3.authors_keys import refuse_adapter
 from mwactl_beit3.backbone import Beit3Backbone
 from mwactl_beit3.model import INITIAL_LOGIT_SCALE, Beit3Retrieval, initialise, initialise_linear
-from mwactl_beit3.names import config_of
+from mwactl_beit3.names import TOKENIZER_FILE, config_of
 from mwactl_beit3.positions import resize_positions
 from mwactl_beit3.tokenizer import Beit3Tokenizer
 
 _POSITIONS = "beit3.encoder.embed_positions.A.weight"
 #: What pre-training files lack: those parameters must be trained.
 _RETRIEVAL_HEADS = frozenset({"vision_head.weight", "language_head.weight", "logit_scale"})
-#: The heads of masked data modelling, which retrieval has no use for (microsoft/unilm, discussion 1078).
+#: The heads of masked data modelling, which retrieval has no use for (see the original project, microsoft/unilm).
 _PRETRAINING_HEADS = re.compile(r"(mim_head|mlm_head|(.*\.)?output_projection)\.(weight|bias)")
 
 
@@ -36,32 +35,18 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> Beit3Backbone:
         IncompatibleError: The weights are another model's; names the keys. Or the tokenizer is.
         VerificationError: A file is damaged or not what it should be.
     """
-    model, folder = _on_meta(spec), folder_of(spec)
-    beside = None if folder is None else folder / CONFIG_FILE
-    if request.source == RANDOM:
-        used, lacking = WeightsUsed(RANDOM, seed=request.seed), frozenset[str]()
+    model = _on_meta(spec)
+    used, state = resolve_weights(spec, request)
+    lacking = frozenset[str]()
+    if used.path is not None:
+        lacking = load(model, state, spec.name, used.path)
+    else:
         model.to_empty(device="cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed)
             initialise(model)
-    else:
-        if folder is not None and request.source is None:
-            path, source = weights_in(folder), "file"
-        else:
-            path, source = find_weights(spec, request.source, download=request.download)
-        beside = beside or path
-        checkpoint = read_checkpoint(path)
-        lacking = load(model, checkpoint.state, spec.name, path)
-        used = WeightsUsed(source, path=path.resolve(), file_sha256=checkpoint.sha256)
-    file = find_tokenizer(spec, beside=beside, download=request.download)
-    tokenizer = Beit3Tokenizer(file)
-    if tokenizer.ids > model.beit3.config.vocabulary:
-        raise IncompatibleError(
-            f"this tokenizer is not that of {spec.name}",
-            where=str(file),
-            why=f"it has {tokenizer.ids} ids, the model's text embedding {model.beit3.config.vocabulary} rows",
-        )
-    return Beit3Backbone(spec, used, model, tokenizer, lacking)
+    file = find_tokenizer(spec, beside=used.path, download=request.download, reporter=request.reporter)
+    return Beit3Backbone(spec, used, model, _tokenizer(file, spec.name, model.beit3.config.vocabulary), lacking)
 
 
 def build_without_weights(spec: BackboneSpec) -> Beit3Backbone:
@@ -83,9 +68,7 @@ def load(model: Beit3Retrieval, state: dict[str, Tensor], name: str, path: Path)
         try:
             state[_POSITIONS] = resize_positions(state[_POSITIONS], model.beit3.config.patches)
         except ValueError as error:
-            raise IncompatibleError(
-                f"these weights are not those of {name}", where=str(path), why=f"{_POSITIONS}: {error}"
-            ) from error
+            raise another_models(name, where=str(path), why=f"{_POSITIONS}: {error}") from error
     lacking = load_strictly(
         model,
         state,
@@ -108,6 +91,18 @@ def _make_lacking(model: Beit3Retrieval, lacking: set[str]) -> None:
             else:
                 head = getattr(model, name.removesuffix(".weight"))
                 initialise_linear(head.to_empty(device="cpu"))
+
+
+def _tokenizer(file: Path, name: str, rows: int) -> Beit3Tokenizer:
+    tokenizer = Beit3Tokenizer(file)
+    if tokenizer.ids > rows:
+        raise IncompatibleError(
+            f"this tokenizer is not that of {name}",
+            where=str(file),
+            why=f"it has {tokenizer.ids} ids, the model's text embedding {rows} rows",
+            fix=f"put the model's own {TOKENIZER_FILE} there",
+        )
+    return tokenizer
 
 
 def _on_meta(spec: BackboneSpec) -> Beit3Retrieval:

@@ -10,16 +10,18 @@ c channels of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from mwactl.backbone.contract import Branch, Modality
+from mwactl.backbone.contract import Modality
+from mwactl.backbone.initial import normal_, truncated_normal_
+from mwactl.backbone.layer_site import HostLayer
 from mwactl.backbone.norm import LayerNorm
-from mwactl.backbone.packing import PackedTokens, Run, Runs, attend, first_rows
+from mwactl.backbone.packing import PackedTokens, Run, Runs, asking, attend
 from mwactl_beit3.sizes import POSITION_OFFSET, Beit3Config
 
 EXPERTS: dict[Modality, str] = {"image": "A", "text": "B"}
@@ -53,8 +55,9 @@ class SelfAttention(nn.Module):
         self.out_proj = multiway(lambda: nn.Linear(width, width))
         self.inner_attn_ln = multiway(lambda: LayerNorm(width, eps=EPS))
 
-    def forward(self, queries: Streams, streams: Streams, query_runs: Runs, runs: Runs) -> Streams:
-        """Normalised tokens that ask, and all of them, [t, d] a stream -> what attention adds to those that ask."""
+    def forward(self, streams: Streams, runs: Runs, *, only_first: bool) -> Streams:
+        """Normalised tokens, [t, d] a stream -> what attention adds to them, or to the first of each sequence."""
+        queries, query_runs = asking(streams, runs, only_first=only_first)
         mixed = attend(
             self._by_head(self.q_proj, queries),
             self._by_head(self.k_proj, streams),
@@ -85,12 +88,8 @@ class FeedForward(nn.Module):
         return out
 
 
-class EncoderLayer(nn.Module):
-    """Attention and FFN, both pre-LN; the place where MultiWay-Adapter modules attach.
-
-    `extractors` and `enhancers` are the modules of each modality. They are looked up in plain mappings, so they are
-    not part of this module and change no parameter's name.
-    """
+class EncoderLayer(HostLayer):
+    """Attention and FFN, both pre-LN; the place where MultiWay-Adapter modules attach."""
 
     def __init__(self, config: Beit3Config) -> None:
         super().__init__()
@@ -98,28 +97,14 @@ class EncoderLayer(nn.Module):
         self.self_attn_layer_norm = multiway(lambda: LayerNorm(config.width, eps=EPS))
         self.ffn = multiway(lambda: FeedForward(config))
         self.final_layer_norm = multiway(lambda: LayerNorm(config.width, eps=EPS))
-        self.extractors: Mapping[Modality, Branch] = {}
-        self.enhancers: Mapping[Modality, Branch] = {}
 
     def forward(self, streams: Streams, runs: Runs, *, only_first: bool = False) -> Streams:
         """[t, d] a stream -> [t, d] a stream; `only_first`: of a single stream, each sequence's first token [b, d]."""
-        normed = by_expert(self.self_attn_layer_norm, streams)
-        asking, residual, query_runs = normed, streams, runs
-        if only_first:
-            asking = {modality: first_rows(rows, runs) for modality, rows in normed.items()}
-            residual = {modality: first_rows(rows, runs) for modality, rows in streams.items()}
-            query_runs = tuple(Run(run.count, (1,)) for run in runs)
-        attended = self.self_attn(asking, normed, query_runs, runs)
+        attended = self.self_attn(by_expert(self.self_attn_layer_norm, streams), runs, only_first=only_first)
+        residual, _ = asking(streams, runs, only_first=only_first)
         x1 = {modality: rows + attended[modality] for modality, rows in residual.items()}
         added = by_expert(self.ffn, by_expert(self.final_layer_norm, x1))
-        return {modality: self._end(modality, rows, rows + added[modality]) for modality, rows in x1.items()}
-
-    def _end(self, modality: Modality, x1: Tensor, x2: Tensor) -> Tensor:
-        """`x2 + KE(x1)`, then `+ AE(…)` (paper, equations 1 and 2)."""
-        if (extractor := self.extractors.get(modality)) is not None:
-            x2 = x2 + extractor(x1)
-        enhancer = self.enhancers.get(modality)
-        return x2 if enhancer is None else x2 + enhancer(x2)
+        return {modality: self.adapted(modality, rows, rows + added[modality]) for modality, rows in x1.items()}
 
 
 class Encoder(nn.Module):
@@ -244,10 +229,12 @@ def initialise(model: Beit3Retrieval) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear):
             initialise_linear(module)
-        elif isinstance(module, nn.LayerNorm | nn.Embedding | nn.Conv2d):
+        elif isinstance(module, nn.Embedding):
+            normal_(module.weight, std=1)
+        elif isinstance(module, nn.LayerNorm | nn.Conv2d):
             module.reset_parameters()
     embedding = model.beit3.vision_embed
-    nn.init.normal_(model.beit3.text_embed.weight, std=model.beit3.config.width**-0.5)
+    normal_(model.beit3.text_embed.weight, std=model.beit3.config.width**-0.5)
     nn.init.zeros_(embedding.cls_token)
     nn.init.zeros_(embedding.mask_token)
     nn.init.constant_(model.logit_scale, INITIAL_LOGIT_SCALE)
@@ -255,6 +242,6 @@ def initialise(model: Beit3Retrieval) -> None:
 
 def initialise_linear(linear: nn.Linear) -> None:
     """Weights between -0.02 and 0.02, no bias."""
-    nn.init.trunc_normal_(linear.weight, std=0.02, a=-0.02, b=0.02)
+    truncated_normal_(linear.weight, std=0.02, bound=0.02)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)

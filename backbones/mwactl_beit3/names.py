@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-from mwactl.backbone.local_folder import CONFIG_FILE, LOCAL_DIR, folder_of, named_folder
+from mwactl.backbone.local_folder import folder_of, load_config, spec_of_folder
 from mwactl.backbone.spec import BackboneSpec, OfficialFile
-from mwactl.errors import IncompatibleError
 from mwactl_beit3.sizes import BASE, LARGE, Beit3Config
 
 FAMILY = "beit3"
@@ -71,11 +69,7 @@ def parse(name: str) -> BackboneSpec | None:
     plain = name.removesuffix("-224")
     if name != plain and plain in SIZES and SIZES[plain].image_size == 224:
         return _spec(plain)
-    folder = named_folder(name, FAMILY)
-    if folder is None:
-        return None
-    place = f"{LOCAL_DIR}{folder}"
-    return BackboneSpec(f"{FAMILY}:{place}", FAMILY, place, tokenizer=replace(TOKENIZER, url="", sha256=None))
+    return spec_of_folder(name, FAMILY, TOKENIZER)
 
 
 def config_of(spec: BackboneSpec) -> Beit3Config:
@@ -85,12 +79,4 @@ def config_of(spec: BackboneSpec) -> Beit3Config:
         IncompatibleError: The folder's configuration is not one.
     """
     folder = folder_of(spec)
-    if folder is None:
-        return SIZES[spec.model]
-    file = folder / CONFIG_FILE
-    try:
-        config = Beit3Config(**json.loads(file.read_text(encoding="utf-8")))
-        config.check()
-    except (ValueError, TypeError) as error:
-        raise IncompatibleError("not a BEiT-3 configuration", where=str(file), why=str(error)) from error
-    return config
+    return SIZES[spec.model] if folder is None else load_config(folder, Beit3Config, "BEiT-3")

@@ -33,6 +33,8 @@ def resize_positions(table: Tensor, patches: int) -> Tensor:
     old, new = math.isqrt(max(have, 0)), math.isqrt(patches)
     if old * old != have or have == 0:
         raise ValueError(f"{len(table)} rows are not {_KEPT_ROWS} and a square number")
-    grid = torch.unflatten(table[_KEPT_ROWS:].float().T, 1, (old, old))  # [p, d] -> [d, √p, √p]
+    # In fp64, rounded at the end: torch's fp32 kernels differ in the last bits from one processor to another, and the
+    # result is part of the backbone's identity.
+    grid = torch.unflatten(table[_KEPT_ROWS:].double().T, 1, (old, old))  # [p, d] -> [d, √p, √p]
     resized = interpolate(grid[None], size=(new, new), mode="bicubic", align_corners=False)[0]
-    return torch.cat([table[:_KEPT_ROWS].float(), resized.flatten(1).T])  # [d, √p', √p'] -> [p', d]
+    return torch.cat([table[:_KEPT_ROWS].double(), resized.flatten(1).T]).float()  # [d, √p', √p'] -> [p', d]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
+from mwactl.backbone.captions import caption_rows
 from mwactl.errors import VerificationError
 from mwactl.files import sha256_bytes
 
@@ -67,8 +67,4 @@ class Beit3Tokenizer:
 
     def __call__(self, captions: Sequence[str], length: int) -> Tensor:
         """Captions -> [b, length] ids, each between `<s>` and `</s>`, cut to the length, padded on the right."""
-        tokens = torch.full((len(captions), length), PADDING)
-        for row, caption in zip(tokens, captions, strict=True):
-            ids = torch.tensor([BEGIN, *self.encode(caption)[: length - 2], END])
-            row[: len(ids)] = ids
-        return tokens
+        return caption_rows(map(self.encode, captions), length, begin=BEGIN, end=END, padding=PADDING)

@@ -45,7 +45,7 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> ClipBackbone:
                 model = _instantiate(config)
             used = WeightsUsed(RANDOM, seed=request.seed)
         else:
-            path = find_weights(spec, source, download=request.download)
+            path = find_weights(spec, source, download=request.download, reporter=request.reporter)
             model = _instantiate(config)
             _load(model, path, spec)
             used = WeightsUsed(_weights_name(source, path), path=path.resolve(), file_sha256=sha256_file(path))

@@ -34,8 +34,10 @@ def network(*, allowed: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def find_weights(spec: BackboneSpec, source: str | None, *, download: bool) -> Path:
+def find_weights(spec: BackboneSpec, source: str | None, *, download: bool, reporter: Reporter | None = None) -> Path:
     """The weights file of `source`: a path, a pretrained tag, or None for what lies in a model's folder.
+
+    `reporter` hears of a download.
 
     Raises:
         NotFoundError: It is not on this machine; `fix` says how to get it.
@@ -53,7 +55,7 @@ def find_weights(spec: BackboneSpec, source: str | None, *, download: bool) -> P
             if tags
             else "--weights FILE, or --weights random (in a recipe: backbone.weights)",
         )
-    return _pretrained(spec, source, download=download)
+    return _pretrained(spec, source, download=download, reporter=reporter)
 
 
 def pull_weights(spec: BackboneSpec, source: str | None, reporter: Reporter) -> Path:
@@ -69,11 +71,10 @@ def pull_weights(spec: BackboneSpec, source: str | None, reporter: Reporter) -> 
         raise NotFoundError(
             f"nothing is published as `{tag}` of {spec.name}" if tag else f"{spec.name} has no default weights",
             why=f"its pretrained tags are: {', '.join(tags) or 'none'}",
-            fix=f"--weights {tags[0]}" if tags else "mwactl backbones list",
+            fix=f"mwactl backbones pull {spec.name} --weights {tags[0]}" if tags else "mwactl backbones list",
         )
-    reporter.info(f"fetching `{tag}` of {spec.name}, unless it is here (licence: {spec.licence or 'see its page'})")
     with network(allowed=True):
-        return _pretrained(spec, tag, download=True)
+        return _pretrained(spec, tag, download=True, reporter=reporter)
 
 
 def _in_folder(folder: Path, source: str | None) -> Path:
@@ -89,8 +90,10 @@ def _in_folder(folder: Path, source: str | None) -> Path:
     )
 
 
-def _pretrained(spec: BackboneSpec, tag: str, *, download: bool) -> Path:
+def _pretrained(spec: BackboneSpec, tag: str, *, download: bool, reporter: Reporter | None) -> Path:
     """The file of a pretrained tag, from the caches that open_clip itself uses."""
+    if download and reporter is not None:
+        reporter.info(f"fetching `{tag}` of {spec.name}, unless it is here (licence: {spec.licence or 'see its page'})")
     facts = open_clip.get_pretrained_cfg(spec.model, tag)
     repository, _, filename = facts.get("hf_hub", "").rpartition("/")
     try:

@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mwactl.backbone.checkpoint import read_checkpoint
-from mwactl.backbone.local_folder import folder_of, weights_in
-from mwactl.backbone.matching import load_strictly
-from mwactl.backbone.spec import RANDOM, BackboneSpec, WeightsRequest, WeightsUsed
-from mwactl.backbone.store import find_weights
+from mwactl.backbone.matching import another_models, load_strictly
+from mwactl.backbone.spec import BackboneSpec, WeightsRequest, WeightsUsed
+from mwactl.backbone.weights import resolve_weights
 from mwactl.errors import IncompatibleError
 from mwactl_vlmo.backbone import VlmoBackbone
 from mwactl_vlmo.model import Vlmo, initial_value
@@ -44,18 +42,13 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> VlmoBackbone:
         IncompatibleError: The weights, or a folder's vocabulary, are another model's.
         VerificationError: A file is damaged or not what it should be.
     """
-    model, folder = _on_meta(spec), folder_of(spec)
-    if request.source == RANDOM:
-        used, lacking = WeightsUsed(RANDOM, seed=request.seed), frozenset[str]()
-        _make(model, list(model.state_dict()), seed=request.seed)
+    model = _on_meta(spec)
+    used, state = resolve_weights(spec, request, containers=("state_dict", "module", "model"))
+    lacking = frozenset[str]()
+    if used.path is not None:
+        lacking = load(model, state, spec.name, used.path)
     else:
-        if folder is not None and request.source is None:
-            path, source = weights_in(folder), "file"
-        else:
-            path, source = find_weights(spec, request.source, download=request.download)
-        checkpoint = read_checkpoint(path, containers=("state_dict", "module", "model"), strip=("module.",))
-        lacking = load(model, checkpoint.state, spec.name, path)
-        used = WeightsUsed(source, path=path.resolve(), file_sha256=checkpoint.sha256)
+        _make(model, list(model.state_dict()), seed=request.seed)
     return VlmoBackbone(spec, used, model, _vocabulary(spec, model.config), lacking)
 
 
@@ -77,12 +70,7 @@ def load(model: Vlmo, state: dict[str, Tensor], name: str, path: Path) -> frozen
     try:
         fitted = _with_fitting_positions(state, model.config)
     except ValueError as error:
-        raise IncompatibleError(
-            f"these weights are not those of {name}",
-            where=str(path),
-            why=str(error),
-            fix="--weights FILE with this model's own weights",
-        ) from error
+        raise another_models(name, where=str(path), why=str(error)) from error
     lacking = load_strictly(
         model, fitted, name=name, where=str(path), may_lack=_RETRIEVAL_HEADS, ignored=lambda key, _: key in _IGNORED
     )

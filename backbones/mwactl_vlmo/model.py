@@ -10,15 +10,16 @@ of the FFN, h heads, c channels of a head, l blocks, r rows of the bias table.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu
 
-from mwactl.backbone.contract import Branch, Modality
+from mwactl.backbone.contract import Modality
+from mwactl.backbone.initial import truncated_normal_
+from mwactl.backbone.layer_site import HostLayer
 from mwactl.backbone.norm import LayerNorm
-from mwactl.backbone.packing import Bias, PackedTokens, Run, Runs, attend, first_rows
+from mwactl.backbone.packing import Bias, PackedTokens, Run, Runs, asking, attend, first_rows
 from mwactl_vlmo.positions import bias_rows, relative_position_index
 from mwactl_vlmo.sizes import VlmoConfig
 
@@ -81,22 +82,18 @@ class SelfAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(config.width))
         self.proj = nn.Linear(config.width, config.width)
 
-    def forward(self, queries: Streams, streams: Streams, query_runs: Runs, runs: Runs, bias: Bias | None) -> Streams:
-        """Normalised tokens that ask, and all of them, [t, d] a stream -> what attention adds to those that ask."""
-        query, key, value = self.qkv.weight.chunk(3)
-        mixed = attend(
-            self._by_head(queries, query, self.q_bias),
-            self._by_head(streams, key, None),
-            self._by_head(streams, value, self.v_bias),
-            runs,
-            query_runs=query_runs,
-            bias=bias,
-        )
-        return {modality: self.proj(rows) for modality, rows in zip(queries, mixed, strict=True)}
+    def forward(self, streams: Streams, runs: Runs, bias: Bias | None, *, only_first: bool) -> Streams:
+        """Normalised tokens, [t, d] a stream -> what attention adds to them, or to the first of each sequence."""
+        added = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # keys have none
+        parts = (self._by_head(self.qkv(rows), added) for rows in streams.values())
+        query, key, value = zip(*parts, strict=True)
+        queries, query_runs = asking(dict(zip(streams, query, strict=True)), runs, only_first=only_first)
+        mixed = attend(list(queries.values()), key, value, runs, query_runs=query_runs, bias=bias)
+        return {modality: self.proj(rows) for modality, rows in zip(streams, mixed, strict=True)}
 
-    def _by_head(self, streams: Streams, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
-        # [t, d] -> [t, h, c]
-        return [linear(rows, weight, bias).view(len(rows), self._heads, -1) for rows in streams.values()]
+    def _by_head(self, rows: Tensor, added: Tensor) -> tuple[Tensor, ...]:
+        biased = rows + added.to(rows.dtype)
+        return biased.view(len(rows), 3, self._heads, -1).unbind(1)  # [t, 3·d] -> three of [t, h, c]
 
 
 class FeedForward(nn.Module):
@@ -113,12 +110,8 @@ class FeedForward(nn.Module):
         return out
 
 
-class Block(nn.Module):
-    """Attention and FFN experts, both pre-LN; the place where MultiWay-Adapter modules attach.
-
-    `extractors` and `enhancers` are the modules of each modality. They are looked up in plain mappings, so they are
-    not part of this module and change no parameter's name.
-    """
+class Block(HostLayer):
+    """Attention and FFN experts, both pre-LN; the place where MultiWay-Adapter modules attach."""
 
     def __init__(self, config: VlmoConfig, *, joint: bool) -> None:
         super().__init__()
@@ -133,8 +126,6 @@ class Block(nn.Module):
         for gamma in ("gamma_1", "gamma_2"):
             factor = nn.Parameter(torch.full((config.width,), 0.1)) if config.layer_scale else None
             self.register_parameter(gamma, factor)
-        self.extractors: Mapping[Modality, Branch] = {}
-        self.enhancers: Mapping[Modality, Branch] = {}
 
     def forward(
         self, streams: Streams, runs: Runs, bias: Bias | None, *, joint: bool = False, only_first: bool = False
@@ -149,27 +140,16 @@ class Block(nn.Module):
             only_first: Of a single stream, compute each sequence's first token alone: [b, d].
         """
         normed: Streams = {modality: self.norm1(rows) for modality, rows in streams.items()}
-        asking, residual, query_runs = normed, streams, runs
-        if only_first:
-            asking = {modality: first_rows(rows, runs) for modality, rows in normed.items()}
-            residual = {modality: first_rows(rows, runs) for modality, rows in streams.items()}
-            query_runs = tuple(Run(run.count, (1,)) for run in runs)
-        attended = self.attn(asking, normed, query_runs, runs, bias)
+        attended = self.attn(normed, runs, bias, only_first=only_first)
+        residual, _ = asking(streams, runs, only_first=only_first)
         x1 = {modality: rows + _scaled(attended[modality], self.gamma_1) for modality, rows in residual.items()}
         return {modality: self._end(modality, rows, joint) for modality, rows in x1.items()}
 
     def _end(self, modality: Modality, x1: Tensor, joint: bool) -> Tensor:
-        """`x2 = x1 + FFN(LN(x1)) + KE(x1)`, then `x2 + AE(x2)` (paper, equations 1 and 2).
-
-        The extractor's branch joins outside of the layer scale, which would make it ten times smaller at the start.
-        """
+        """The FFN, and the modules outside of its layer scale, which would make them ten times smaller at the start."""
         expert = JOINT_EXPERT if joint and JOINT_EXPERT in self._experts else EXPERTS[modality]
         norm, mlp = self.get_submodule(f"norm2_{expert}"), self.get_submodule(f"mlp_{expert}")
-        x2 = x1 + _scaled(mlp(norm(x1)), self.gamma_2)
-        if (extractor := self.extractors.get(modality)) is not None:
-            x2 = x2 + extractor(x1)
-        enhancer = self.enhancers.get(modality)
-        return x2 if enhancer is None else x2 + enhancer(x2)
+        return self.adapted(modality, x1, x1 + _scaled(mlp(norm(x1)), self.gamma_2))
 
 
 def _scaled(added: Tensor, gamma: nn.Parameter | None) -> Tensor:
@@ -421,4 +401,4 @@ def initial_value(name: str, like: Tensor) -> Tensor:
         return value.zero_()
     if "norm" in parent.rpartition(".")[2].lower():
         return value.fill_(1)
-    return nn.init.trunc_normal_(value, std=0.02)
+    return truncated_normal_(value, std=0.02, bound=2)

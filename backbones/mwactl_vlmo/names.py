@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from mwactl.backbone.local_folder import CONFIG_FILE, LOCAL_DIR, folder_of, named_folder
+from mwactl.backbone.local_folder import folder_of, load_config, spec_of_folder
 from mwactl.backbone.spec import BackboneSpec, OfficialFile
-from mwactl.errors import IncompatibleError
 from mwactl_vlmo.sizes import BASE, BASE_PLUS, LARGE, VlmoConfig
 
 FAMILY = "vlmo"
@@ -67,11 +65,7 @@ def parse(name: str) -> BackboneSpec | None:
     """
     if name.endswith("-224") and name.removesuffix("-224") in SIZES:
         return _spec(name.removesuffix("-224").removeprefix(f"{FAMILY}-"), 224)
-    folder = named_folder(name, FAMILY)
-    if folder is None:
-        return None
-    place = f"{LOCAL_DIR}{folder}"
-    return BackboneSpec(f"{FAMILY}:{place}", FAMILY, place)
+    return spec_of_folder(name, FAMILY)
 
 
 def config_of(spec: BackboneSpec) -> VlmoConfig:
@@ -81,15 +75,7 @@ def config_of(spec: BackboneSpec) -> VlmoConfig:
         IncompatibleError: The folder's configuration is not one.
     """
     folder = folder_of(spec)
-    if folder is None:
-        return SIZES[spec.model]
-    file = folder / CONFIG_FILE
-    try:
-        config = VlmoConfig(**json.loads(file.read_text(encoding="utf-8")))
-        config.check()
-    except (ValueError, TypeError) as error:
-        raise IncompatibleError("not a VLMo configuration", where=str(file), why=str(error)) from error
-    return config
+    return SIZES[spec.model] if folder is None else load_config(folder, VlmoConfig, "VLMo")
 
 
 def vocabulary_of(spec: BackboneSpec) -> Path:

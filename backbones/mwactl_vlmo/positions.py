@@ -72,7 +72,7 @@ def resize_bias_table(table: Tensor, grid: int, longest_text: int) -> Tensor:
 
     Near displacements are kept nearly as they are and far ones are stretched: the table's own rows are taken to lie
     at 0, ±1, ±(1 + q), ±(1 + q + q²), … with q such that the outermost just reaches the new grid's. Between them runs
-    an interpolating cubic spline, beyond them the outermost value (specs B.4).
+    an interpolating cubic spline, beyond them the outermost value: as in the original project, microsoft/unilm.
 
     Args:
         table: [r, c].
@@ -147,6 +147,8 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
     old = math.isqrt(max(have, 0))
     if old * old != have or have == 0:
         raise ValueError(f"{table.shape[1]} rows are not 1 and a square number")
-    square = table[:, 1:].float().transpose(1, 2).reshape(1, -1, old, old)  # [1, p, d] -> [1, d, √p, √p]
+    # In fp64, rounded at the end: torch's fp32 kernels differ in the last bits from one processor to another, and the
+    # result is part of the backbone's identity.
+    square = table[:, 1:].double().transpose(1, 2).reshape(1, -1, old, old)  # [1, p, d] -> [1, d, √p, √p]
     resized = interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
-    return torch.cat([table[:, :1].float(), resized.flatten(2).transpose(1, 2)], dim=1)  # -> [1, 1 + grid², d]
+    return torch.cat([table[:, :1].double(), resized.flatten(2).transpose(1, 2)], dim=1).float()  # [1, 1 + grid², d]

@@ -62,6 +62,8 @@ class VlmoConfig:
         for whole, part in (("width", "heads"), ("image_size", "patch")):
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(f"`{whole}` must be a multiple of `{part}`")
+        if self.text_length < 3:
+            raise ValueError("`text_length` leaves no room for a caption")
         if self.relative_positions and self.text_length > self.bias_text_length:
             raise ValueError("`text_length` must not exceed `bias_text_length`")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
+from mwactl.backbone.captions import caption_rows
 from mwactl.errors import IncompatibleError
 
 PADDING = 0
@@ -28,20 +28,21 @@ class VlmoTokenizer:
         file: The vocabulary, one word a line.
 
     Raises:
-        IncompatibleError: A special token is not in the vocabulary, or [PAD] is not its first word.
+        IncompatibleError: It is no text, a special token is not in the vocabulary, or [PAD] is not its first word.
     """
 
     def __init__(self, file: Path) -> None:
         # Not `splitlines`: a word may be a character that it takes for the end of a line, and ids are line numbers.
-        words = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        try:
+            words = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise _no_vocabulary(file, "it is no text in UTF-8") from error
         self.ids = len(words)
         vocabulary = {word: index for index, word in enumerate(words)}
         lacking = [token for token in _SPECIAL if token not in vocabulary]
         if lacking or vocabulary["[PAD]"] != PADDING:
-            raise IncompatibleError(
-                "not a BERT vocabulary",
-                where=str(file),
-                why=f"it lacks {', '.join(lacking)}" if lacking else "[PAD] is not on its first line",
+            raise _no_vocabulary(
+                file, f"it lacks {', '.join(lacking)}" if lacking else "[PAD] is not on its first line"
             )
         self._begin, self._end = vocabulary["[CLS]"], vocabulary["[SEP]"]
         self._pieces = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
@@ -55,8 +56,9 @@ class VlmoTokenizer:
 
     def __call__(self, captions: Sequence[str], length: int) -> Tensor:
         """Captions -> [b, length] ids, each between [CLS] and [SEP], cut to the length, padded on the right."""
-        tokens = torch.full((len(captions), length), PADDING)
-        for row, caption in zip(tokens, captions, strict=True):
-            ids = torch.tensor([self._begin, *self.encode(caption)[: length - 2], self._end])
-            row[: len(ids)] = ids
-        return tokens
+        return caption_rows(map(self.encode, captions), length, begin=self._begin, end=self._end, padding=PADDING)
+
+
+def _no_vocabulary(file: Path, why: str) -> IncompatibleError:
+    fix = "put the model's own vocabulary there, one word a line in UTF-8"
+    return IncompatibleError("not a BERT vocabulary", where=str(file), why=why, fix=fix)

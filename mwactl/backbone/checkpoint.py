@@ -1,7 +1,7 @@
 """Reading weights files: safetensors mapped into memory, torch files turned into safetensors once.
 
-A torch file is a pickle. It is read with torch's restricted unpickler, which runs no code, and only the names on
-`_ALLOWED` may occur in it beside tensors and plain containers.
+A torch file is a pickle. It is read with torch's restricted unpickler, which runs no code. Beside tensors and plain
+containers only `argparse.Namespace` and the names in `_LEFT_OUT` may occur in it, and of the latter nothing is read.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +27,18 @@ from mwactl.errors import NotFoundError, VerificationError
 from mwactl.files import atomic_file
 from mwactl.home import cache_path
 
-#: Training checkpoints keep the options they were made with.
-_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
+CONTAINERS = ("model", "module", "state_dict")
+#: Paths and numbers of numpy among the options of a training run. The classes themselves are not let in: they run code
+#: of other libraries on what the file says.
+_LEFT_OUT = [
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+]
 _UNREADABLE = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, AttributeError, TypeError, OSError,
 )  # fmt: skip
@@ -37,6 +48,19 @@ _DTYPE_NAMES = {
     torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
     torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
+
+
+class LeftOut:
+    """What stands in a torch file's document for a value that weights have no use for; it keeps nothing of it."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "a value that is not read"
 
 
 @dataclass(frozen=True)
@@ -54,7 +78,7 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    path: Path, *, containers: Sequence[str] = ("model", "module", "state_dict"), strip: Sequence[str] = ()
+    path: Path, *, containers: Sequence[str] = CONTAINERS, strip: Sequence[str] = ("module.",)
 ) -> Checkpoint:
     """Read a `.safetensors` file, or any other as a torch file.
 
@@ -65,7 +89,8 @@ def read_checkpoint(
         path: The file.
         containers: Where a torch file may keep its weights, in the order to look; one without any of these keys
             is itself the state dict.
-        strip: Prefixes to take off the names, each only where all names carry it, in this order.
+        strip: Prefixes to take off the names, each only where all names carry it, in this order: usually that of
+            models trained in torch's DistributedDataParallel.
 
     Raises:
         NotFoundError: There is no such file.
@@ -77,7 +102,7 @@ def read_checkpoint(
             "no weights file here",
             where=str(path),
             why="it is a folder" if path.is_dir() else None,
-            fix="--weights FILE with a file that exists",
+            fix="name a file that exists",
         )
     digest = known_sha256(path)
     if path.suffix == ".safetensors":
@@ -88,6 +113,33 @@ def read_checkpoint(
             _convert(path, converted, containers)
         state = _map(converted)
     return Checkpoint(_stripped({name: _as_fp32(tensor) for name, tensor in state.items()}, strip), digest)
+
+
+def read_torch_file(path: Path) -> Any:
+    """All that a torch file holds, on the CPU, its tensors mapped where they can be.
+
+    Raises:
+        VerificationError: It is truncated, or a pickle that wants to run code.
+    """
+    allowed: list[Any] = [argparse.Namespace, *((LeftOut, name) for name in _LEFT_OUT)]
+    try:
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say is said below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except _UNREADABLE as error:
+        if (wanted := _GLOBAL.search(str(error))) is not None:
+            raise VerificationError(
+                "this file wants to run code; nothing of it was run",
+                where=str(path),
+                why=f"beside tensors its pickle names {wanted.group(1)}",
+                fix="only if you trust its source: load it with torch yourself and save its weights as .safetensors",
+            ) from None
+        raise VerificationError(
+            "not a complete torch checkpoint",
+            where=str(path),
+            why=_why_unreadable(path, error),
+            fix="fetch or copy the file again",
+        ) from None
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -119,28 +171,19 @@ def _is_as_written(converted: Path) -> bool:
 
 
 def _convert(path: Path, converted: Path, containers: Sequence[str]) -> None:
-    write_weights(converted, _weights_in(_load_torch_file(path), containers, path))
+    write_weights(converted, _weights_in(read_torch_file(path), containers, path))
 
 
-def _load_torch_file(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except _UNREADABLE as error:
-        message = " ".join(str(error).split())
-        if (wanted := _GLOBAL.search(message)) is not None:
-            raise VerificationError(
-                "this file wants to run code; nothing of it was run",
-                where=str(path),
-                why=f"beside tensors its pickle names {wanted.group(1)}",
-                fix="only if you trust its source: load it with torch yourself and save its weights as .safetensors",
-            ) from error
-        raise VerificationError(
-            "not a complete torch checkpoint",
-            where=str(path),
-            why=f"{type(error).__name__}: {message[:200]}",
-            fix="fetch or copy the file again",
-        ) from error
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """The reason in our words; torch's are advice to read the file without any protection."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"PK" and not start.startswith(pickle.PROTO):
+        return "it is neither a zip archive nor a pickle" if start else "it is empty"
+    kind = "zip archive" if start == b"PK" else "pickle"
+    if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
+        return f"it is a {kind}, but not one of weights"
+    return f"it is a {kind} that is cut off or damaged"
 
 
 def _weights_in(document: Any, containers: Sequence[str], path: Path) -> dict[str, Tensor]:
@@ -152,7 +195,12 @@ def _weights_in(document: Any, containers: Sequence[str], path: Path) -> dict[st
     problem = _why_no_state(state)
     if problem is not None:
         where_in_file = f"`{container}`" if container else f"there is no {', '.join(containers)} in it, and the file"
-        raise VerificationError("no weights in this file", where=str(path), why=f"{where_in_file} {problem}")
+        raise VerificationError(
+            "no weights in this file",
+            where=str(path),
+            why=f"{where_in_file} {problem}",
+            fix=f"name a file that holds tensors by name, or has them under one of {', '.join(containers)}",
+        )
     return {name: tensor.detach() for name, tensor in state.items()}
 
 

@@ -140,10 +140,6 @@ class Backbone(nn.Module, ABC):
     def architecture(self) -> dict[str, Any]:
         """Facts that change what is computed but are no tensors (activation, epsilon, picture normalisation)."""
 
-    def trim_tokens(self, tokens: Tensor) -> Tensor:
-        """Token ids [b, s] -> [b, s'], without the columns that cannot change the embedding (all padding)."""
-        return tokens
-
     def count_parameters(self) -> int:
         """How many numbers the backbone's parameters hold."""
         return sum(parameter.numel() for parameter in self.parameters())

@@ -74,7 +74,13 @@ def record_path(path: Path) -> Path:
 def _identity(path: Path) -> dict[str, int]:
     """What changes whenever a file is written or replaced."""
     stat = path.stat()
-    return {"inode": stat.st_ino, "mtime_ns": stat.st_mtime_ns, "size": stat.st_size}
+    return {
+        "device": stat.st_dev,
+        "inode": stat.st_ino,
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "ctime_ns": stat.st_ctime_ns,  # cannot be set: it tells of a write whose time stamp was put back
+    }
 
 
 def _remembered(entry: Path, identity: dict[str, int]) -> str | None:

@@ -5,18 +5,38 @@ The folder holds `config.json` (the family's sizes), one weights file, and the t
 
 from __future__ import annotations
 
+import json
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from mwactl.backbone.spec import BackboneSpec
-from mwactl.errors import NotFoundError
+from mwactl.backbone.spec import BackboneSpec, OfficialFile
+from mwactl.errors import IncompatibleError, NotFoundError
 
 LOCAL_DIR = "local-dir:"
 CONFIG_FILE = "config.json"
 _WEIGHTS_FILES = ("model.safetensors", "model.pt", "model.pth")
 
 
-def named_folder(name: str, family: str) -> Path | None:
-    """The folder that a backbone's name means, absolute; None for a name of another family.
+class Sizes(Protocol):
+    """A family's sizes: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def check(self) -> None:
+        """Raise ValueError for sizes of which no model can be made."""
+
+
+SizesOfFamily = TypeVar("SizesOfFamily", bound=Sizes)
+
+
+def spec_of_folder(name: str, family: str, tokenizer: OfficialFile | None = None) -> BackboneSpec | None:
+    """The spec of the folder that a backbone's name means; None for a name of another family.
+
+    Args:
+        name: What users type.
+        family: The plugin's name.
+        tokenizer: The tokenizer's file, where the family has one: of a folder, neither address nor digest is known.
 
     Raises:
         NotFoundError: The name is of this family, but means no folder, or one without a configuration.
@@ -35,12 +55,47 @@ def named_folder(name: str, family: str) -> Path | None:
             why=f"it has no {CONFIG_FILE}" if folder.is_dir() else "there is no such folder",
             fix=fix,
         )
-    return folder.resolve()
+    place = f"{LOCAL_DIR}{folder.resolve()}"
+    own = None if tokenizer is None else replace(tokenizer, url="", sha256=None, summary="")
+    return BackboneSpec(f"{family}:{place}", family, place, tokenizer=own)
 
 
 def folder_of(spec: BackboneSpec) -> Path | None:
     """The folder of a model that is named by one."""
     return Path(spec.model.removeprefix(LOCAL_DIR)) if spec.model.startswith(LOCAL_DIR) else None
+
+
+def load_config(folder: Path, sizes: type[SizesOfFamily], title: str) -> SizesOfFamily:
+    """The sizes that a folder's configuration says.
+
+    Args:
+        folder: Where.
+        sizes: The family's class of sizes.
+        title: The family's name as it is written in sentences.
+
+    Raises:
+        IncompatibleError: It is no configuration of this family.
+    """
+    file = folder / CONFIG_FILE
+    needed = [field.name for field in fields(sizes) if field.default is MISSING]
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("it holds no JSON object")
+        if unknown := document.keys() - {field.name for field in fields(sizes)}:
+            raise ValueError(f"there is no size called `{min(unknown)}`")
+        if missing := [name for name in needed if name not in document]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        config = sizes(**document)
+        config.check()
+    except ValueError as error:
+        raise IncompatibleError(
+            f"not a {title} configuration",
+            where=str(file),
+            why=str(error),
+            fix=f"write a JSON object with the model's own {', '.join(needed)} into it",
+        ) from error
+    return config
 
 
 def weights_in(folder: Path) -> Path:

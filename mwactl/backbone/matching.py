@@ -48,14 +48,16 @@ def load_strictly(
         ],
     }
     if any(problems.values()):
-        raise IncompatibleError(
-            f"these weights are not those of {name}",
-            where=where,
-            why="; ".join(f"{kind}: {_first(found)}" for kind, found in problems.items() if found),
-            fix="--weights FILE with this model's own weights",
-        )
+        why = "; ".join(f"{kind}: {_first(found)}" for kind, found in problems.items() if found)
+        raise another_models(name, where=where, why=why)
     model.load_state_dict({key: state[key] for key in expected if key in state}, strict=False, assign=True)
     return absent
+
+
+def another_models(name: str, *, where: str, why: str) -> IncompatibleError:
+    """The error for weights that do not fit the model of this name."""
+    fix = "--weights FILE with this model's own weights (in a recipe: backbone.weights)"
+    return IncompatibleError(f"these weights are not those of {name}", where=where, why=why, fix=fix)
 
 
 def _form(tensor: Tensor) -> str:

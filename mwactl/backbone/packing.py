@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Run:
     lengths: tuple[int, ...]
 
 
+Stream = TypeVar("Stream", bound=str)
 Runs = tuple[Run, ...]
 Bias = Callable[[tuple[int, ...]], Tensor]
 
@@ -104,6 +106,16 @@ def _lengths(tokens: Tensor, padding_id: int) -> list[int]:
 def first_rows(rows: Tensor, runs: Runs, stream: int = 0) -> Tensor:
     """The first token that every sequence has in a stream: [t, d] -> [b, d]."""
     return torch.cat([block[:, 0] for block in _blocks(rows, runs, stream)])
+
+
+def asking(streams: dict[Stream, Tensor], runs: Runs, *, only_first: bool) -> tuple[dict[Stream, Tensor], Runs]:
+    """The tokens that a layer computes, and how they are sequences: all, [t, …] a stream; or those that are pooled.
+
+    With `only_first` (a last layer's, of a single stream), each sequence's first token alone: [b, …].
+    """
+    if not only_first:
+        return streams, runs
+    return {name: first_rows(rows, runs) for name, rows in streams.items()}, tuple(Run(run.count, (1,)) for run in runs)
 
 
 def attend(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from mwactl.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mwactl.backbone.contract import Backbone
-    from mwactl.progress import Reporter
 
 RANDOM = "random"
 
@@ -69,11 +70,13 @@ class WeightsRequest:
         source: A file, a pretrained tag, `random`, or None for the backbone's default.
         seed: The seed of `random`.
         download: Whether the network may be used.
+        reporter: Hears of what is fetched.
     """
 
     source: str | None = None
     seed: int = 0
     download: bool = False
+    reporter: Reporter = field(default_factory=Silent, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class BackbonePlugin(Protocol):
 
     def pull(self, spec: BackboneSpec, source: str | None, reporter: Reporter) -> Sequence[Path]:
         """Fetch the weights of a tag (None: the default ones) and the tokenizer, and give their paths. Network!
+
+        The tag of `spec.tokenizer` fetches that alone.
 
         Raises:
             NotFoundError: No such tag.

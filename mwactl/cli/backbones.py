@@ -19,7 +19,8 @@ app = typer.Typer(help="Backbones: the models that can be adapted.", no_args_is_
 
 @app.command("list", epilog="Example: mwactl backbones list  Next: mwactl backbones show clip-vit-b-32")
 def list_(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
-    """List the backbones that have a short name. Any other open_clip model is `clip:MODEL[/TAG]`."""
+    """List the backbones that have a short name. Any other open_clip model is `clip:MODEL[/TAG]`, a folder
+    of one's own `FAMILY:local-dir:FOLDER`."""
     from mwactl.backbone import all_specs
 
     rows = [_facts(spec) for spec in all_specs()]
@@ -78,7 +79,8 @@ def show(
         )
         for modality, tower in towers.items():
             out.text(f"  {modality}: {tower['blocks']} blocks of width {tower['width']}")
-        out.text(f"  weights: {spec.default_weights or 'its own folder, or --weights FILE'}   licence: {spec.licence}")
+        licence = f"   licence: {spec.licence}" if spec.licence else ""
+        out.text(f"  weights: {spec.default_weights or 'its own folder, or --weights FILE'}{licence}")
         for file in files:
             place = "here" if file["here"] else "not here"
             out.text(f"    {file['tag']}: {file['filename']} ({place})  {file['summary']}".rstrip())
@@ -93,7 +95,8 @@ def show(
 def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
     weights: Annotated[
-        str | None, typer.Option("--weights", help="The tag of published weights (default: the backbone's).")
+        str | None,
+        typer.Option("--weights", help="The tag of published weights (default: the backbone's), or `tokenizer`."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -116,7 +119,7 @@ def pull(
 
     document = {"schema": 1, "name": spec.name, "paths": paths}
     out.answer(document, human=human, identifier="\n".join(paths))
-    out.hint(f"mwactl inject --backbone {name}{choice}")
+    out.hint(f"mwactl inject --backbone {name}{choice if weights != 'tokenizer' else ''}")
 
 
 def _facts(spec: BackboneSpec) -> dict[str, Any]:
@@ -129,6 +132,6 @@ def _files(spec: BackboneSpec) -> list[dict[str, Any]]:
     from mwactl.backbone.store import is_here
 
     return [
-        {"tag": file.tag, "filename": file.filename, "here": is_here(file), "summary": file.summary}
+        {"tag": file.tag, "filename": file.filename, "here": is_here(spec, file), "summary": file.summary}
         for file in (*spec.files, *([spec.tokenizer] if spec.tokenizer else []))
     ]

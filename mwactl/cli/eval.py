@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mwactl.cli.completion import complete_reference
 from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
 from mwactl.cli.output import Column, duration, out
 from mwactl.errors import UsageError
@@ -14,7 +15,12 @@ from mwactl.errors import UsageError
 
 def evaluate(
     reference: Annotated[
-        str | None, typer.Argument(metavar="[REF]", help="An adapter: name, name@3. Default: the newest.")
+        str | None,
+        typer.Argument(
+            metavar="[REF]",
+            help="An adapter: name, name@3, name:alias, ./folder. Default: the newest.",
+            autocompletion=complete_reference,
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="A data set (mwactl data list).")] = None,
     zero_shot: Annotated[
@@ -63,7 +69,7 @@ def evaluate(
         out.info(f"evaluating the newest adapter, {entry.reference}{untrained}")
     checked = checked_split(name, split, on_error="skip" if on_error == "skip" else "stop", reporter=out)
     if entry is None:
-        model = build_backbone(str(backbone), WeightsRequest(weights, seed=seed, download=download))
+        model = build_backbone(str(backbone), WeightsRequest(weights, seed, download, out))
         document = evaluate_backbone(model, checked, options, out)
     else:
         document = evaluate_adapter(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,16 +72,22 @@ def inject(
             backbone,
             recipe.method,
             name=adapter_name,
-            weights=WeightsRequest(weights, seed=seed, download=download),
+            weights=WeightsRequest(weights, seed, download, out),
             seed=seed,
         )
     identifier = injection.entry.reference if injection.entry else adapter_name
     out.answer(injection.as_dict() | {"dry_run": dry_run}, human=lambda: _describe(injection), identifier=identifier)
+    source = injection.model.backbone.weights
+    options = [f"name={adapter_name}", f"backbone.name={backbone}", *given, *(overrides or [])]
+    if weights is not None:
+        options.append(f"backbone.weights={source.path if source.source == 'file' else weights}")
+    if source.seed:
+        options.append(f"backbone.weights_seed={source.seed}")
+    again = [word for word in sys.argv[1:] if word != "--dry-run"]
     out.hint(
-        f"mwactl train RECIPE name={adapter_name} backbone.name={backbone}   (mwactl recipes list)"
-        if not dry_run
-        else f"mwactl inject --backbone {backbone}"
-    )
+        f"{shlex.join(['mwactl', *again])}" if dry_run
+        else f"mwactl train RECIPE {shlex.join(options)}   (mwactl recipes list)"
+    )  # fmt: skip
 
 
 def _describe(injection: Injection) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mwactl.cli.completion import complete_reference
 from mwactl.cli.output import Mode, out
 
 
@@ -32,13 +33,26 @@ Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="Print only the identifier; no progress.", callback=_set_quiet)
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="MWACTL_DEBUG", callback=_set_debug)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+SomeReference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF", help="An adapter: coco-mwa, coco-mwa@3, coco-mwa:prod.", autocompletion=complete_reference
+    ),
+]
+SomeReferences = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REF…", help="Adapters: coco-mwa, coco-mwa@3, coco-mwa:prod.", autocompletion=complete_reference
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything up to the first write; print the plan.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[OPTION=VALUE]…", help="Recipe options, such as train.epochs=5 (mwactl help config)."),
 ]
 Backbone = Annotated[
-    str, typer.Option("--backbone", help="A backbone: mwactl backbones list, clip:MODEL/TAG, clip:local-dir:FOLDER.")
+    str, typer.Option("--backbone", help="A backbone: mwactl backbones list, clip:MODEL/TAG, FAMILY:local-dir:FOLDER.")
 ]
 Weights = Annotated[
     str | None,

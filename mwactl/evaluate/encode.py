@@ -56,8 +56,8 @@ def encode_split(
 ) -> Embeddings:
     """Encode every picture and every caption of a split once.
 
-    The model must be in evaluation mode. Captions are encoded in order of length, so that a batch is trimmed to
-    captions of about equal length; the result is in the split's order.
+    The model must be in evaluation mode. Captions are encoded in order of length: those of a batch are then about
+    equally long, and a tower computes little or nothing for their padding. The result is in the split's order.
     """
     device = device or torch.device("cpu")
     reporter = reporter or Silent()

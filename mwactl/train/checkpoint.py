@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Position:
         best_epoch: The epoch (counted from 1) that reached it.
         validated_epochs: Epochs that were validated, or passed without a validation split.
         seconds: Time spent training so far.
+        validation_rsums: The validation RSUM of every epoch so far; none where nothing is validated.
     """
 
     step: int = 0
@@ -39,6 +41,7 @@ class Position:
     best_rsum: float | None = None
     best_epoch: int | None = None
     seconds: float = 0.0
+    validation_rsums: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def load(folder: Path, *, identity: str) -> Checkpoint | None:
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = tensor
-    return Checkpoint(position=Position(**facts["position"]), scaler=facts["scaler"], **groups)
+    return Checkpoint(position=_position(facts["position"]), scaler=facts["scaler"], **groups)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -126,3 +129,8 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _position(facts: dict[str, Any]) -> Position:
+    """JSON has no tuples."""
+    return Position(**{**facts, "validation_rsums": tuple(facts.get("validation_rsums", ()))})

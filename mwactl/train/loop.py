@@ -52,6 +52,7 @@ class TrainOutcome:
         peak_memory_bytes: Of the GPU, or of this process.
         best_epoch: Counted from 1; None where nothing was validated.
         best_rsum: That epoch's validation RSUM.
+        validation_rsums: Every epoch's.
     """
 
     state: dict[str, Tensor]
@@ -61,6 +62,7 @@ class TrainOutcome:
     peak_memory_bytes: int
     best_epoch: int | None
     best_rsum: float | None
+    validation_rsums: tuple[float, ...] = ()
 
 
 class TrainingRun:
@@ -256,6 +258,8 @@ class TrainingRun:
         metrics = self._validate()
         self.model.train()
         self._log.write("validation", epoch=epoch, step=self._position.step, **metrics)
+        rsums = (*self._position.validation_rsums, metrics["rsum"])
+        self._position = replace(self._position, validation_rsums=rsums)
         best = self._position.best_rsum
         if best is None or metrics["rsum"] > best:
             self._position = replace(self._position, best_rsum=metrics["rsum"], best_epoch=epoch)
@@ -288,6 +292,7 @@ class TrainingRun:
             peak_memory_bytes=peak_memory_bytes(self.device),
             best_epoch=self._position.best_epoch,
             best_rsum=self._position.best_rsum,
+            validation_rsums=self._position.validation_rsums,
         )
 
     @contextmanager

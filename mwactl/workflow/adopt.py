@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mwactl.adapter import check_active, inject
-from mwactl.backbone import WeightsRequest, find_spec, plugins
+from mwactl.backbone import BackbonePlugin, WeightsRequest, find_spec, plugins
 from mwactl.backbone.checkpoint import write_weights
 from mwactl.backbone.digests import known_sha256, record_path, recorded_sha256
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.spec import ForeignAdapter, ImportHints, ImportsAdapters
-from mwactl.config.recipe import MethodConfig, MwaConfig
-from mwactl.errors import IncompatibleError, VerificationError
+from mwactl.config import parse_recipe
+from mwactl.config.recipe import MethodConfig
+from mwactl.errors import IncompatibleError, NotFoundError, UsageError, VerificationError
+from mwactl.files import canonical_json
 from mwactl.home import weights_path
 from mwactl.registry import Registry
 from mwactl.registry.reference import checked_name
@@ -72,9 +75,14 @@ def plan_adoption(
     """
     if name is not None:
         checked_name(name)
-    foreign = _read(file, backbone, hints or ImportHints())
+    if not file.is_file():
+        raise NotFoundError("no checkpoint here", where=str(file), fix="--from-authors FILE with a file that exists")
+    hints = hints or ImportHints()
+    if hints.alpha is not None and not math.isfinite(hints.alpha):
+        raise UsageError(f"--alpha {hints.alpha}: not a number that can scale anything", fix="--alpha 0.1")
+    foreign = _read(file, backbone, hints)
     plugin, spec = find_spec(foreign.backbone)
-    model = inject(plugin.build_without_weights(spec), MethodConfig(mwa=MwaConfig(**foreign.options)))
+    model = inject(plugin.build_without_weights(spec), _method(foreign.options))
     model.load_adapter_state(foreign.tensors)
     return Adoption(
         injection=Injection(entry=None, model=model, fingerprint=None),
@@ -104,7 +112,8 @@ def adopt_adapter(registry: Registry, plan: Adoption, *, download: bool = False)
     foreign = plan.foreign
     plugin, spec = find_spec(foreign.backbone)
     with _kept(plan.backbone_file, foreign):
-        backbone = plugin.build(spec, WeightsRequest(str(plan.backbone_file), download=download))
+        weights = WeightsRequest(str(plan.backbone_file), download=download, reporter=registry.reporter)
+        backbone = plugin.build(spec, weights)
         identity = fingerprint(backbone)
         model = inject(backbone, plan.injection.model.method)
         model.load_adapter_state(foreign.tensors)
@@ -116,8 +125,15 @@ def adopt_adapter(registry: Registry, plan: Adoption, *, download: bool = False)
 
 def _read(file: Path, backbone: str | None, hints: ImportHints) -> ForeignAdapter:
     """The file, read by the family that the user names, or else by the first that knows it."""
+    candidates: list[BackbonePlugin]
     if backbone is not None:
         named, spec = find_spec(backbone)
+        if not isinstance(named, ImportsAdapters):
+            raise IncompatibleError(
+                f"the family `{named.family}` cannot take over adapters of another program",
+                where=backbone,
+                fix="leave --backbone out, or name the backbone that the adapter was trained on",
+            )
         candidates = [named]
     else:
         spec, candidates = None, list(plugins().values())
@@ -130,6 +146,17 @@ def _read(file: Path, backbone: str | None, hints: ImportHints) -> ForeignAdapte
         why=f"no tensor in it has a name that the authors' program gives to modules on {backbone or 'a backbone'}",
         fix="--from-authors FILE with a checkpoint that their training wrote",
     )
+
+
+def _method(options: Mapping[str, Any]) -> MethodConfig:
+    """The method with these options, held to the same rules as a recipe's.
+
+    Raises:
+        RecipeError: An option has a value that it cannot have.
+    """
+    document = {"name": "imported", "backbone": {"name": "none"}, "data": {"name": "none"}}
+    recipe = canonical_json({**document, "method": {"mwa": dict(options)}}).decode()
+    return parse_recipe(recipe, "the adapter's options").recipe.method
 
 
 @contextmanager

@@ -81,6 +81,8 @@ def evaluate_backbone(
 ) -> dict[str, Any]:
     """The evaluation document of a backbone without an adapter."""
     identity = fingerprint(backbone)
+    if missing := sorted(backbone.untrained_parameter_names()):
+        reporter.warn(f"the weights lack {', '.join(missing)}: these are random, so the numbers mean nothing yet")
     result = evaluate_model(backbone, split, options, reporter)
     return _document(result, split, options, adapter=None, backbone=backbone, identity=identity, zero_shot=None)
 
@@ -107,6 +109,10 @@ def evaluate_adapter(
     if zero_shot:
         check_unseen(registry, entry, split)
     model = load_adapted(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
+    if entry.manifest.get("train") is None and (missing := sorted(model.backbone.untrained_parameter_names())):
+        reporter.warn(
+            f"{entry.reference} is untrained, and the weights lack {', '.join(missing)}: the numbers mean nothing yet"
+        )
     result = evaluate_model(model, split, options, reporter)
     identity = entry.manifest["base"]["fingerprint"]
     document = _document(

@@ -11,11 +11,12 @@ from mwactl.adapter import AdaptedModel, inject
 from mwactl.adapter.serialise import to_bytes
 from mwactl.backbone import WeightsRequest, find_spec
 from mwactl.backbone.fingerprint import fingerprint
+from mwactl.backbone.local_folder import LOCAL_DIR
 from mwactl.config.recipe import MethodConfig
 from mwactl.registry import Entry, Registry
 from mwactl.train.memory import MemoryEstimate, estimate_memory
 from mwactl.workflow.facts import ADAPTER_FILE, adapter_facts
-from mwactl.workflow.place import remember
+from mwactl.workflow.place import portable_name, remember
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Injection:
 
 def default_name(backbone: str, method: str) -> str:
     """An adapter's name when none is given: `clip-vit-b-32-mwa`; a folder gives its own name."""
-    stem = backbone.rstrip("/").rsplit("/", 1)[-1] if "local-dir:" in backbone else backbone
+    stem = portable_name(backbone).rpartition(LOCAL_DIR)[2]
     spelled = re.sub(r"[^a-z0-9._-]+", "-", f"{stem}-{method}".lower())
     return re.sub(r"\.+", ".", spelled).strip("-._")[:64].rstrip(".")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def load_adapted(
     state, _ = from_bytes(registry.read(entry, ADAPTER_FILE), where=entry.reference)
     if tensors_digest(state) != entry.manifest["tensors"]["digest"]:
         raise VerificationError("the adapter's tensors are not those of its manifest", where=entry.reference)
-    backbone = _backbone(recall(registry, entry), base, backbone_name, weights, download=download)
+    place = recall(registry, entry)
+    request = _weights_request(place, base["weights"], backbone_name, weights, download)
+    backbone = _backbone(place, backbone_name, replace(request, reporter=registry.reporter))
     found = fingerprint(backbone)
     if found != base["fingerprint"]:
         raise IncompatibleError(
@@ -71,10 +74,10 @@ def load_adapted(
     return model
 
 
-def _backbone(place: Place, base: dict[str, Any], name: str | None, weights: str | None, *, download: bool) -> Backbone:
+def _backbone(place: Place, name: str | None, request: WeightsRequest) -> Backbone:
     """The backbone of an adapter; whether it is the right one, its fingerprint decides."""
     try:
-        return build_backbone(name or place.backbone, _weights_request(place, base["weights"], name, weights, download))
+        return build_backbone(name or place.backbone, request)
     except NotFoundError as error:
         if portable_name(place.backbone) == place.backbone or name is not None:
             raise
@@ -90,7 +93,7 @@ def _weights_request(
     if given is not None:
         return WeightsRequest(given, download=download)
     if recorded["source"] == RANDOM:
-        return WeightsRequest(RANDOM, seed=recorded["seed"])
+        return WeightsRequest(RANDOM, seed=recorded["seed"], download=download)
     if recorded["source"] == "file":
         # A file that has moved: the backbone may know where its own weights lie now (a folder, the package).
         here = name is None and place.weights is not None and Path(place.weights).is_file()

@@ -127,7 +127,7 @@ def train_recipe(
     torch.manual_seed(recipe.train.seed)
     train_split, val_split = _splits(recipe, reporter)
     plugin, spec = find_spec(recipe.backbone.name)
-    request = WeightsRequest(recipe.backbone.weights, recipe.backbone.weights_seed, download)
+    request = WeightsRequest(recipe.backbone.weights, recipe.backbone.weights_seed, download, reporter)
     backbone = plugin.build(spec, request)
     base = fingerprint(backbone)
     if missing := sorted(backbone.untrained_parameter_names()):
@@ -305,6 +305,7 @@ def _publish(
         "seconds": outcome.seconds,
         "seconds_per_step": outcome.seconds_per_step,
         "peak_memory_bytes": outcome.peak_memory_bytes,
+        "validation": [{"epoch": epoch, "rsum": rsum} for epoch, rsum in enumerate(outcome.validation_rsums, 1)],
     }
     registry.attach(entry, "training", timing)
     remember(registry, entry, model.backbone)

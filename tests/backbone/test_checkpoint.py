@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import pickle
 import subprocess
 import sys
+import traceback
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from mwactl.backbone import checkpoint
-from mwactl.backbone.checkpoint import read_checkpoint
+from mwactl.backbone.checkpoint import LeftOut, read_checkpoint, read_torch_file
 from mwactl.backbone.digests import record_path
 from mwactl.errors import ExitCode, NotFoundError, ResourceError, VerificationError
 from mwactl.files import sha256_file
@@ -104,11 +107,11 @@ def test_a_prefix_is_taken_off_where_all_names_carry_it(tmp_path: Path) -> None:
     mapped = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"module.a": torch.ones(1), "module.b.module.c": torch.ones(2)}, mapped)
     for path in (torch_file, mapped):
-        assert read_checkpoint(path, strip=("module.",)).state.keys() == {"a", "b.module.c"}
+        assert read_checkpoint(path).state.keys() == {"a", "b.module.c"}
         assert read_checkpoint(path, strip=("other.", "module.", "a")).state.keys() == {"a", "b.module.c"}
-        assert read_checkpoint(path).state.keys() == {"module.a", "module.b.module.c"}
+        assert read_checkpoint(path, strip=()).state.keys() == {"module.a", "module.b.module.c"}
     mixed = save(tmp_path / "mixed.pth", {"model": {"module.a": torch.ones(1), "b": torch.ones(2)}})
-    assert read_checkpoint(mixed, strip=("module.",)).state.keys() == {"module.a", "b"}
+    assert read_checkpoint(mixed).state.keys() == {"module.a", "b"}
 
 
 def test_safetensors_are_mapped_from_the_file_itself_and_converted_where_they_are_not_fp32(tmp_path: Path) -> None:
@@ -227,13 +230,82 @@ def test_a_pickle_that_wants_to_run_code_is_refused_by_name_and_runs_nothing(tmp
     assert witness.exists(), "the bomb of this test is a dud"
 
 
-def test_only_the_options_of_a_training_run_are_allowed_and_only_while_reading(tmp_path: Path) -> None:
-    path = save(tmp_path / "w.pth", {"model": {"a": torch.ones(1)}, "args": argparse.Namespace(out=Path("x"))})
-    with pytest.raises(VerificationError, match="nothing of it was run") as raised:
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_paths_and_numbers_of_numpy_among_the_options_of_a_run_are_let_in_and_left_out(
+    tmp_path: Path, zipped: bool
+) -> None:
+    options = argparse.Namespace(
+        lr=5e-5, out=Path("x"), other=PureWindowsPath("c:/x"), seed=np.int64(3), alpha=np.float32(0.1),
+        dtype=np.dtype("float16"), mean=np.ones(3), names=np.array(["a", "b"]), since=np.datetime64("2020-01-01"),
+    )  # fmt: skip
+    path = save(
+        tmp_path / "w.pth",
+        {"model": {"a": torch.ones(1)}, "args": options},
+        _use_new_zipfile_serialization=zipped,
+    )
+    before = set(torch.serialization.get_safe_globals())
+    found = vars(read_torch_file(path)["args"])
+    assert found.pop("lr") == 5e-5
+    assert {type(value) for value in found.values()} == {LeftOut}
+    assert_same(read_checkpoint(path).state, {"a": torch.ones(1)})
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+class Call:
+    """Calls any function when it is unpickled."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.called = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.called
+
+
+def test_what_is_let_in_is_no_way_to_anything_else(tmp_path: Path) -> None:
+    witness = tmp_path / "written"
+    for harmful in (
+        Call(Path.write_text, witness, "owned"),
+        Call(np.save, str(witness), 1),
+        Call(eval, f"open({str(witness)!r}, 'w')"),
+        Call(argparse.FileType("w"), str(witness)),
+    ):
+        path = save(tmp_path / "w.pth", {"model": {"a": torch.ones(1)}, "args": argparse.Namespace(out=harmful)})
+        with pytest.raises(VerificationError, match="nothing of it was run"):
+            read_checkpoint(path)
+        assert not witness.exists()
+
+
+def test_a_value_that_is_left_out_is_no_weight(tmp_path: Path) -> None:
+    path = save(tmp_path / "w.pth", {"model": {"a": np.ones(3)}})
+    with pytest.raises(VerificationError, match="no weights in this file") as raised:
         read_checkpoint(path)
-    assert "pathlib" in (raised.value.why or "")
-    read_checkpoint(save(tmp_path / "w.pth", {"model": {"a": torch.ones(1)}, "args": argparse.Namespace()}))
-    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    assert "no plain tensor: a (LeftOut)" in (raised.value.why or "")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_why_a_file_cannot_be_read_is_said_in_our_words_and_without_warnings(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = {kind: save(tmp_path / kind, {"a": torch.randn(200)}, _use_new_zipfile_serialization=kind == "zip")
+             for kind in ("zip", "pickle")}  # fmt: skip
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "program")
+    contents = {
+        b"": "it is empty",
+        b"version https://git-lfs.github.com/spec/v1": "it is neither a zip archive nor a pickle",
+        whole["zip"].read_bytes()[:-9]: "it is a zip archive that is cut off or damaged",
+        whole["pickle"].read_bytes()[:-9]: "it is a pickle that is cut off or damaged",
+        pickle.dumps({"model": {"a": [1.0]}}): "it is a pickle, but not one of weights",
+        (tmp_path / "program").read_bytes(): "it is a zip archive, but not one of weights",
+    }
+    for content, why in contents.items():
+        path = tmp_path / "w.pth"
+        path.write_bytes(content)
+        with pytest.raises(VerificationError) as raised:
+            read_checkpoint(path)
+        assert raised.value.why == why
+        told = "".join(traceback.format_exception(raised.value))
+        assert "weights_only" not in told
+    assert capfd.readouterr().err == ""
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
@@ -294,6 +366,7 @@ def test_a_file_without_weights_says_what_it_holds(tmp_path: Path, document: Any
     with pytest.raises(VerificationError, match="no weights in this file") as raised:
         read_checkpoint(path)
     assert reason in (raised.value.why or "")
+    assert "model, module, state_dict" in (raised.value.fix or "")
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mwactl.backbone.packing import PackedTokens, Run, attend, first_rows, pack
+from mwactl.backbone.packing import PackedTokens, Run, asking, attend, first_rows, pack
 
 PAD = 9
 
@@ -53,6 +53,15 @@ def test_rows_return_to_the_given_order() -> None:
     rows = first_rows(packed.ids[:, None].float(), packed.runs)
     assert rows.flatten().tolist() == [4, 8, 1, 5]
     assert packed.restore(rows).flatten().tolist() == [1, 4, 5, 8]
+
+
+def test_what_asks_is_every_token_or_the_first_of_each_sequence() -> None:
+    runs = (Run(2, (2,)), Run(1, (3,)))
+    streams = {"text": torch.arange(7.0)[:, None]}
+    assert asking(streams, runs, only_first=False) == (streams, runs)
+    first, first_runs = asking(streams, runs, only_first=True)
+    assert first["text"].flatten().tolist() == [0, 2, 4]
+    assert first_runs == (Run(2, (1,)), Run(1, (1,)))
 
 
 def test_more_padding_changes_nothing() -> None:

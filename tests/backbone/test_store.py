@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
+from mwactl.backbone.local_folder import spec_of_folder
 from mwactl.backbone.spec import BackboneSpec, OfficialFile
 from mwactl.backbone.store import find_tokenizer, find_weights, is_here, pull
 from mwactl.errors import ExitCode, NotFoundError, ResourceError, VerificationError
@@ -174,16 +175,54 @@ def test_another_tokenizer_than_the_published_one_is_refused(tmp_path: Path, whe
 def test_a_tokenizer_that_is_not_here_says_both_ways_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="`tokenizer` of towers-small is not on this machine") as raised:
         find_tokenizer(TOWERS, beside=tmp_path / "model.pth", download=False)
-    assert raised.value.fix == "mwactl backbones pull towers-small, or put towers.spm beside the weights file"
+    assert raised.value.fix == "--download, or mwactl backbones pull towers-small --weights tokenizer"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> BackboneSpec:
+    """A backbone in a folder of the user's own."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.json").write_text("{}")
+    spec = spec_of_folder(f"towers:local-dir:{tmp_path / 'own'}", "towers", replace(VOCABULARY, sha256=sha256(b"")))
+    assert spec is not None
+    return spec
 
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("download", [True, False])
-def test_a_tokenizer_that_is_published_nowhere_is_not_fetched(download: bool) -> None:
-    spec = replace(TOWERS, tokenizer=replace(VOCABULARY, url=""))
+def test_the_tokenizer_of_a_folder_is_put_into_it_and_not_fetched(
+    tmp_path: Path, own: BackboneSpec, download: bool
+) -> None:
+    assert own.tokenizer is not None
+    assert not is_here(own, own.tokenizer)
+    file = tmp_path / "own" / VOCABULARY.filename
     with pytest.raises(NotFoundError, match="not on this machine") as raised:
-        find_tokenizer(spec, beside=None, download=download)
-    assert raised.value.fix == "put towers.spm beside the weights file"
+        find_tokenizer(own, beside=None, download=download)
+    assert (raised.value.where, raised.value.fix) == (str(file), f"put towers.spm into {file.parent}")
+    file.write_bytes(b"the folder's own")
+    assert is_here(own, own.tokenizer)
+    for beside in (None, tmp_path / "elsewhere" / "weights.pth"):
+        assert find_tokenizer(own, beside=beside, download=download) == file
+
+
+def test_a_folder_has_weights_of_its_own_and_may_be_given_others(tmp_path: Path, own: BackboneSpec) -> None:
+    with pytest.raises(NotFoundError, match="no weights in this folder"):
+        find_weights(own, None, download=True)
+    for path in (tmp_path / "own" / "model.pth", tmp_path / "other.pth"):
+        path.write_bytes(b"weights")
+    assert find_weights(own, None, download=False) == (tmp_path / "own" / "model.pth", "file")
+    assert find_weights(own, str(tmp_path / "other.pth"), download=False) == (tmp_path / "other.pth", "file")
+    with pytest.raises(NotFoundError, match="no weights named `itc`") as raised:
+        find_weights(own, "itc", download=False)
+    assert raised.value.fix == "--weights FILE, or --weights random (in a recipe: backbone.weights)"
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("source", [None, "tokenizer", "itc"])
+def test_of_a_folder_nothing_can_be_pulled(own: BackboneSpec, source: str | None) -> None:
+    with pytest.raises(NotFoundError, match="nothing is published of towers:local-dir:") as raised:
+        pull(own, source, Silent())
+    assert raised.value.fix == "mwactl backbones list"
 
 
 def test_asking_for_a_tokenizer_that_is_not_a_file_is_the_plugins_mistake() -> None:
@@ -196,17 +235,26 @@ def test_asking_for_a_tokenizer_that_is_not_a_file_is_the_plugins_mistake() -> N
 
 def test_pull_brings_the_weights_and_the_tokenizer_once(server: FileServer) -> None:
     spec = published_at(server)
-    assert not is_here(spec.files[0])
+    assert not is_here(spec, spec.files[0])
     paths = pull(spec, None, Silent())
     assert paths == [weights_path() / ITC.filename, weights_path() / VOCABULARY.filename]
     assert [path.read_bytes() for path in paths] == [server.content] * 2
-    assert is_here(spec.files[0])
-    assert not is_here(spec.files[1])
+    assert is_here(spec, spec.files[0])
+    assert not is_here(spec, spec.files[1])
     seen = {path.name for path in weights_path().iterdir() if not path.name.startswith(".")}
     assert seen == {"towers_itc.pth", "towers_itc.pth.sha256", "towers.spm", "towers.spm.sha256"}
     check = subprocess.run("sha256sum -c *.sha256", shell=True, cwd=weights_path(), capture_output=True, check=False)
     assert (check.returncode, check.stdout) == (0, b"towers.spm: OK\ntowers_itc.pth: OK\n")
     assert pull(spec, "itc", Silent()) == paths
+    assert len(server.asked) == 2
+
+
+def test_the_tokenizer_can_be_pulled_alone(server: FileServer) -> None:
+    spec = published_at(server)
+    assert pull(spec, "tokenizer", Silent()) == [weights_path() / VOCABULARY.filename]
+    assert len(server.asked) == 1
+    assert find_tokenizer(spec, beside=None, download=False) == weights_path() / VOCABULARY.filename
+    pull(spec, "itc", Silent())
     assert len(server.asked) == 2
 
 
@@ -226,8 +274,9 @@ def test_pulling_what_has_no_tag_fetches_nothing(tmp_path: Path) -> None:
     own = tmp_path / "own.pth"
     own.write_bytes(b"own")
     for source in ("imagenet", str(own)):
-        with pytest.raises(NotFoundError, match="no weights named"):
+        with pytest.raises(NotFoundError, match="no weights named") as raised:
             pull(TOWERS, source, Silent())
+        assert raised.value.fix == "mwactl backbones pull towers-small --weights itc"
 
 
 def test_a_download_with_other_bytes_than_published_never_gets_the_name(server: FileServer) -> None:

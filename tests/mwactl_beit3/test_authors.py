@@ -665,3 +665,22 @@ def test_the_readmes_command_takes_a_checkpoint_over(mwactl_cli, checkpoint, nam
     assert words[:4] == ["registry", "add", "--from-authors", "checkpoint-best.pth"]
     result = mwactl_cli(*words, "--backbone", name)  # tiny: its sizes are no published model's
     assert (result.code, "coco-authors@1" in result.stdout) == (0, True), result.stderr
+
+
+@pytest.mark.parametrize("lost", ["vision_head.weight", "beit3.encoder.layers.0.ffn.A.fc1.bias"])
+def test_a_checkpoint_whose_backbone_is_not_whole_is_refused_before_anything_is_written(
+    mwactl_cli, checkpoint, name, authors_base, monkeypatch, lost: str
+) -> None:
+    monkeypatch.delitem(authors_base, lost)
+    file = checkpoint(adapter_weights())
+    for dry_run in (["--dry-run"], []):
+        result = mwactl_cli("registry", "add", "--from-authors", file, "--backbone", name, *dry_run)
+        assert result.code == 4
+        assert (lost in result.stderr, str(file) in result.stderr) == (True, True)
+        assert not weights_path().exists()
+
+
+def test_a_scale_that_would_switch_the_extractors_off_is_refused_as_in_a_recipe(mwactl_cli, checkpoint, name) -> None:
+    file = checkpoint(adapter_weights(), said=None)
+    result = mwactl_cli("registry", "add", "--from-authors", file, "--backbone", name, "--alpha", "0")
+    assert (result.code, "`alpha` is 0, so the modules" in result.stderr) == (2, True)

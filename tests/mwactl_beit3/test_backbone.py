@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mwactl.adapter import AdaptedModel, inject, strip
 from mwactl.backbone.contract import Augmentation
@@ -115,16 +115,21 @@ def test_a_caption_of_the_full_length_has_a_position_for_every_token(
     assert backbone.encode_text(tokens).isfinite().all()
 
 
-def test_trimming_cuts_exactly_after_the_longest_captions_end(backbone: Beit3Backbone) -> None:
+@torch.inference_mode()
+def test_padding_changes_no_bit(backbone: Beit3Backbone) -> None:
     tokens = backbone.tokenize(["a", "two dogs in the snow", "the cat"])
-    trimmed = backbone.trim_tokens(tokens)
-    assert trimmed.shape == (3, 7)  # begin, five words, end
-    assert torch.equal(trimmed, tokens[:, :7])
-    assert (tokens[:, 7:] == PADDING).all()
-    with torch.inference_mode():
-        assert torch.equal(backbone.encode_text(trimmed), backbone.encode_text(tokens))
-    meta = torch.empty(2, 64, dtype=torch.int64, device="meta")
-    assert backbone.trim_tokens(meta).shape == (2, 64)
+    assert (tokens[:, 7:] == PADDING).all()  # begin, five words, end
+    assert torch.equal(backbone.encode_text(tokens[:, :7]), backbone.encode_text(tokens))
+
+
+@torch.inference_mode()
+def test_every_linear_map_is_called_as_a_module(backbone: Beit3Backbone, embed: Embed) -> None:
+    called: set[str] = set()
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_, name=name: called.add(name))  # type: ignore[misc]
+    embed(backbone)
+    assert called == {name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -120,3 +121,44 @@ def test_without_the_official_files_the_two_commands_that_help_are_named(mwactl_
     assert "mwactl backbones pull beit3-large" in result.stderr
     assert "--weights FILE" in result.stderr
     assert not empty_home.exists()
+
+
+def test_a_download_on_the_way_says_what_it_fetches(mwactl_cli, published: None, empty_home: Path):
+    result = mwactl_cli("inject", "--backbone", "beit3-large", "--download")
+    assert result.code == 0, result.stderr
+    fetched = [line.rpartition("/")[2] for line in result.stderr.splitlines() if line.startswith("fetching ")]
+    assert fetched == [OFFICIAL_FILE, "beit3.spm"]
+    (empty_home / "weights" / "beit3.spm").unlink()
+    again = mwactl_cli("inject", "--backbone", "beit3-large", "--name", "again")
+    assert "fix: --download, or mwactl backbones pull beit3-large --weights tokenizer" in again.stderr
+    assert mwactl_cli("backbones", "pull", "beit3-large", "--weights", "tokenizer").code == 0
+    assert mwactl_cli("inject", "--backbone", "beit3-large", "--name", "again").code == 0
+
+
+def test_heads_that_nothing_has_trained_are_not_evaluated_in_silence(
+    mwactl_cli, tiny_beit3: Path, random_model: Callable[..., Beit3Retrieval], folder_of_a_user: Path
+):
+    state = {name: value for name, value in random_model().state_dict().items() if "head" not in name}
+    torch.save(state, folder_of_a_user / "headless.pth")
+    words = ["--backbone", f"beit3:local-dir:{tiny_beit3}", "--weights", folder_of_a_user / "headless.pth"]
+    bare = mwactl_cli("eval", *words, "--data", "flickr30k")
+    assert bare.code == 0
+    assert "the weights lack model.language_head.weight, model.vision_head.weight" in bare.stderr
+    injected = mwactl_cli("inject", *words, "--name", "headless")
+    assert "trained and saved with the adapter" in injected.stdout
+    evaluated = mwactl_cli("eval", "headless", "--data", "flickr30k")
+    assert (evaluated.code, "headless@1 is untrained, and the weights lack" in evaluated.stderr) == (0, True)
+
+
+def test_injects_next_command_keeps_what_was_asked_for(mwactl_cli, tiny_beit3: Path, tiny_data: str):
+    name, file = f"beit3:local-dir:{tiny_beit3}", tiny_beit3 / "model.safetensors"
+    result = mwactl_cli("inject", "--backbone", name, "--weights", file, "--name", "mine", "method.mwa.alpha=0.5")
+    hint = result.stderr.split("next: ")[1].split("   (")[0].strip()
+    words = shlex.split(hint)
+    assert words[:3] == ["mwactl", "train", "RECIPE"]
+    assert set(words[3:]) == {
+        "name=mine", f"backbone.name={name}", "method.mwa.alpha=0.5", f"backbone.weights={file}",
+    }  # fmt: skip
+    trained = mwactl_cli("train", "captions", *words[3:], f"data.name={tiny_data}", "train.epochs=1", "data.workers=0")
+    assert trained.code == 0, trained.stderr
+    assert "mine@2" in trained.stdout  # a child of the injected one

@@ -60,6 +60,12 @@ def test_a_folder_is_named_by_its_absolute_path(tiny_beit3: Path, monkeypatch: p
     assert find_spec(f"beit3:local-dir:~/{tiny_beit3.name}")[1] == spec
 
 
+def test_a_folders_tokenizer_is_shown_where_it_lies(mwactl_cli, tiny_beit3: Path) -> None:
+    shown = mwactl_cli("backbones", "show", f"beit3:local-dir:{tiny_beit3}")
+    assert "tokenizer: beit3.spm (here)" in shown.stdout
+    assert "licence" not in shown.stdout
+
+
 @pytest.mark.parametrize(("made", "why"), [(True, "it has no config.json"), (False, "there is no such folder")])
 def test_a_folder_without_a_model_is_not_found(tmp_path: Path, made: bool, why: str) -> None:
     folder = tmp_path / "model"

@@ -85,6 +85,17 @@ def test_the_hub_is_asked_for_cached_files_only_unless_downloads_are_allowed(
         assert asked == [("open_clip_model.safetensors", not allowed), ("open_clip_pytorch_model.bin", not allowed)]
 
 
+def test_a_download_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: str(tmp_path))
+    _, spec = find_spec("clip-vit-b-32")
+    told: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "info", told.append)
+    for download in (False, True):
+        find_weights(spec, spec.default_weights, download=download, reporter=reporter)
+        assert [line.startswith("fetching `laion2b_s34b_b79k`") for line in told] == [True] * download
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), LocalEntryNotFoundError("offline")])
 def test_a_download_that_fails_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def download(*_: Any, **__: Any) -> str:

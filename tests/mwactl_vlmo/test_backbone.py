@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from mwactl.adapter import inject
+from mwactl.adapter import AdaptedModel, inject
 from mwactl.backbone.contract import Augmentation
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.config.recipe import MethodConfig
@@ -20,6 +20,7 @@ from mwactl_vlmo.backbone import VlmoBackbone
 from mwactl_vlmo.model import Vlmo
 
 Build = Callable[..., VlmoBackbone]
+Embed = Callable[[VlmoBackbone | AdaptedModel], tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode()
@@ -36,17 +37,33 @@ def test_captions_keep_their_order_and_ignore_their_padding(backbone: VlmoBackbo
     assert tokens.shape == (4, backbone.context_length) == (4, 12)
     together = backbone.encode_text(tokens)
     for index in range(len(captions)):
-        alone = backbone.encode_text(backbone.trim_tokens(tokens[index : index + 1]))
+        row = tokens[index : index + 1]
+        alone = backbone.encode_text(row[:, : int((row != 0).sum())])
         torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-6)
 
 
-def test_trimming_cuts_exactly_after_the_longest_caption(backbone: VlmoBackbone) -> None:
-    tokens = backbone.tokenize(["a", "two dogs in the snow", ""])
-    trimmed = backbone.trim_tokens(tokens)
-    assert trimmed.shape == (3, 7)
-    assert trimmed[1, -1] == 3
-    assert not tokens[:, 7:].any()
-    assert backbone.trim_tokens(tokens.to("meta")).shape == (3, 12)
+@torch.inference_mode()
+def test_every_linear_map_of_retrieval_is_called_as_a_module(backbone: VlmoBackbone, embed: Embed) -> None:
+    called: set[str] = set()
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_, name=name: called.add(name))  # type: ignore[misc]
+    embed(backbone)
+    linear = {name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
+    unused = {name for name in linear if ".mlp_vl." in name or ".pooler." in name}
+    assert len(unused) == 3
+    assert called == linear - unused
+
+
+@torch.inference_mode()
+def test_a_map_in_the_place_of_the_attentions_is_what_attention_computes_with(
+    backbone: VlmoBackbone, embed: Embed
+) -> None:
+    before = embed(backbone)
+    attention = backbone.model.transformer.blocks[0].attn
+    attention.qkv = nn.Sequential(attention.qkv, nn.Linear(96, 96))
+    for changed, unchanged in zip(embed(backbone), before, strict=True):
+        assert not torch.allclose(changed, unchanged, atol=1e-3)
 
 
 def test_a_backbone_is_built_frozen_for_evaluation_in_fp32(backbone: VlmoBackbone) -> None:

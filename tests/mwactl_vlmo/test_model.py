@@ -64,7 +64,7 @@ def test_a_captions_embedding_depends_on_nothing_but_the_caption(kind: str, rand
     together = model.embed_text(pack(tokens, 0))
     for index, length in enumerate([7, 3, 12, 7, 2, 5]):
         alone = model.embed_text(pack(tokens[index : index + 1, :length], 0))
-        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-6)
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=5e-6)
     shuffled = model.embed_text(pack(tokens.flip(0), 0)).flip(0)
     torch.testing.assert_close(shuffled, together, rtol=0, atol=1e-6)
 

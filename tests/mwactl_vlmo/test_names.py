@@ -84,8 +84,9 @@ def test_what_is_not_there_is_not_found(name: str, what: str) -> None:
         ({"relative_positions": 1}, "`relative_positions` must be true or false, not 1"),
         ({"heads": 5}, "`width` must be a multiple of `heads`"),
         ({"image_size": 70}, "`image_size` must be a multiple of `patch`"),
+        ({"text_length": 2}, "`text_length` leaves no room for a caption"),
         ({"text_length": 21}, "`text_length` must not exceed `bias_text_length`"),
-        ({"depth": 3}, "depth"),
+        ({"depth": 3}, "there is no size called `depth`"),
     ],
 )
 def test_sizes_of_which_no_model_can_be_made_are_refused(
@@ -98,9 +99,8 @@ def test_sizes_of_which_no_model_can_be_made_are_refused(
     assert why in (raised.value.why or "")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '"x"'])
-def test_a_folder_with_a_broken_configuration_is_incompatible(tmp_path: Path, content: str) -> None:
-    (tmp_path / "config.json").write_text(content)
+def test_a_folder_with_a_broken_configuration_is_incompatible(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
     with pytest.raises(IncompatibleError, match="not a VLMo configuration"):
         names.config_of(find_spec(f"vlmo:local-dir:{tmp_path}")[1])
 

@@ -100,3 +100,15 @@ def test_a_file_that_is_no_bert_vocabulary_is_refused(tmp_path: Path, words: str
         VlmoTokenizer(file)
     assert raised.value.exit_code == ExitCode.INCOMPATIBLE
     assert (raised.value.where, raised.value.why) == (str(file), why)
+    assert "put the model's own vocabulary there" in (raised.value.fix or "")
+
+
+def test_a_vocabulary_that_is_no_text_is_refused_where_the_model_is_looked_at(
+    mwactl_cli, tmp_path: Path, write_vlmo: Callable[..., Path]
+) -> None:
+    folder = write_vlmo(tmp_path / "model", None)
+    (folder / "vocab.txt").write_bytes(b"[PAD]\n\xff\xfe\n")
+    result = mwactl_cli("backbones", "show", f"vlmo:local-dir:{folder}")
+    assert (result.code, result.stdout) == (4, "")
+    assert "not a BERT vocabulary" in result.stderr
+    assert "no text in UTF-8" in result.stderr

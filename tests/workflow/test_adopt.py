@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mwactl.backbone.checkpoint import read_checkpoint
 from mwactl.backbone.digests import known_sha256, recorded_sha256
 from mwactl.backbone.spec import ForeignAdapter, ImportHints, ImportsAdapters
 from mwactl.config.recipe import MethodConfig, MwaConfig
-from mwactl.errors import IncompatibleError, ResourceError, UsageError, VerificationError
+from mwactl.errors import IncompatibleError, NotFoundError, ResourceError, UsageError, VerificationError
 from mwactl.home import weights_path
 from mwactl.registry import Registry
 from mwactl.workflow import adopt
@@ -269,5 +270,17 @@ def test_a_file_that_no_family_knows_is_refused(importer, tmp_path: Path) -> Non
 
 def test_a_family_that_cannot_import_is_not_asked(name, write) -> None:
     assert not isinstance(find_spec(name)[0], ImportsAdapters)
-    with pytest.raises(IncompatibleError, match="no adapter in this file"):
+    with pytest.raises(IncompatibleError, match="cannot take over adapters of another program"):
         plan_adoption(write(), backbone=name)
+
+
+def test_a_scale_that_is_no_number_is_a_usage_error(importer, write) -> None:
+    with pytest.raises(UsageError, match="--alpha nan"):
+        plan_adoption(write(), hints=ImportHints(alpha=math.nan))
+
+
+def test_a_checkpoint_that_is_not_there_is_asked_for_by_its_own_option(tmp_path) -> None:
+    for place in (tmp_path, tmp_path / "absent.pth"):
+        with pytest.raises(NotFoundError) as caught:
+            plan_adoption(place)
+        assert "--from-authors FILE" in str(caught.value.fix)

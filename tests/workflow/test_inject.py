@@ -82,6 +82,7 @@ def test_a_plan_counts_the_same_and_writes_nothing(registry: Registry, tiny_clip
     [
         ("clip-vit-b-32", "clip-vit-b-32-mwa"),
         ("clip:ViT-B-32/openai", "clip-vit-b-32-openai-mwa"),
+        ("vlmo:local-dir:bad", "bad-mwa"),
         ("clip:local-dir:/models/My Model/", "my-model-mwa"),
         ("clip:local-dir:/models/v1..2", "v1.2-mwa"),
         ("clip:local-dir:/models/模型", "mwa"),

@@ -121,6 +121,8 @@ def test_how_long_it_took_is_attached_and_changes_no_digest(train, registry: Reg
     [attached] = registry.attachments(first.entry, "training")
     assert attached["document"]["seconds"] == first.outcome.seconds
     assert attached["document"]["steps"] == 3
+    assert [point["epoch"] for point in attached["document"]["validation"]] == [1]
+    assert attached["document"]["validation"][0]["rsum"] == first.outcome.best_rsum
     assert train("train.epochs=1").entry.digest == first.entry.digest
 
 

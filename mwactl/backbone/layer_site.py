@@ -1,0 +1,57 @@
+"""Layers through which both modalities pass, as sites: what is attached to a layer lies in two mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mwactl.backbone.contract import Branch, Modality, Site
+
+
+class HostLayer(nn.Module):
+    """A layer that MultiWay-Adapter modules attach to.
+
+    `extractors` and `enhancers` are the modules of each modality. They are looked up in plain mappings, so they are
+    not part of this module and change no parameter's name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extractors: Mapping[Modality, Branch] = {}
+        self.enhancers: Mapping[Modality, Branch] = {}
+
+    def adapted(self, modality: Modality, x1: Tensor, x2: Tensor) -> Tensor:
+        """`x2 + KE(x1)`, then `+ AE(…)` (paper, equations 1 and 2).
+
+        Args:
+            modality: Of these tokens.
+            x1: The residual stream after attention, [t, d].
+            x2: After the FFN, [t, d].
+        """
+        if (extractor := self.extractors.get(modality)) is not None:
+            x2 = x2 + extractor(x1)
+        enhancer = self.enhancers.get(modality)
+        return x2 if enhancer is None else x2 + enhancer(x2)
+
+
+class LayerSite(Site):
+    """A layer, through which pictures and captions pass by different experts of the same width."""
+
+    def __init__(self, depth: int, layer: HostLayer, *, width: int, eps: float) -> None:
+        super().__init__(f"layer/{depth}", depth=depth, width=width, eps=eps, modalities=("image", "text"))
+        self._layer = layer
+
+    def attach(self, extractors: Mapping[Modality, Branch], enhancers: Mapping[Modality, Branch]) -> None:
+        """Compute with these modules from now on."""
+        self._layer.extractors, self._layer.enhancers = dict(extractors), dict(enhancers)
+
+    def detach(self) -> None:
+        """Compute as the untouched layer again."""
+        self.attach({}, {})
+
+
+def layer_sites(layers: Iterable[Any], *, width: int, eps: float) -> list[Site]:
+    """The sites of a model's layers (`HostLayer`s), in depth order."""
+    return [LayerSite(depth, layer, width=width, eps=eps) for depth, layer in enumerate(layers)]
