@@ -113,15 +113,15 @@ def naming_write_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def no_space(path: Path) -> ResourceError:
-    """The error for a full disk, with the figure a user needs."""
+def no_space(path: Path, need_bytes: int | None = None) -> ResourceError:
+    """The error for a full disk, with the figures a user needs: what is free, and, where it is known, what it takes."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     stat = os.statvfs(existing)
     free_mb = stat.f_bavail * stat.f_frsize / 1e6
     return ResourceError(
         "the disk is full; nothing was half-written",
         where=str(path),
-        why=f"{free_mb:,.0f} MB are free there",
+        why=f"{free_mb:,.1f} MB are free there" + (f", {need_bytes / 1e6:,.1f} MB are needed" if need_bytes else ""),
         fix="free some space, or move everything with MWACTL_HOME=/a/larger/disk",
     )
 

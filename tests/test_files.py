@@ -98,7 +98,7 @@ def test_a_full_disk_says_how_much_is_free_and_changes_nothing(
         atomic_write(path, b"new")
     monkeypatch.undo()
     disk = os.statvfs(tmp_path)
-    free_mb = int(str(caught.value.why).split()[0].replace(",", ""))
+    free_mb = float(str(caught.value.why).split()[0].replace(",", ""))
     assert free_mb == pytest.approx(disk.f_bavail * disk.f_frsize / 1e6, rel=0.2, abs=500)
     assert caught.value.where == str(path)
     assert "MWACTL_HOME" in str(caught.value.fix)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mwactl
-from mwactl.cli import backbones, data, eval, help, inject, quickstart, recipes, registry, train
+from mwactl.cli import backbones, card, data, eval, help, inject, quickstart, recipes, registry, train
 from mwactl.cli.options import Debug, Json, Quiet
 
 app = typer.Typer(
@@ -46,6 +46,9 @@ app.command("train", epilog="Example: mwactl train coco.yaml train.epochs=5  Nex
     train.train
 )
 app.command("eval", epilog="Example: mwactl eval --zero-shot flickr30k  Next: mwactl registry list")(eval.evaluate)
+app.command("card", epilog="Example: mwactl card coco-mwa@3 -o README.md  Next: mwactl card coco-mwa@3 --check")(
+    card.card
+)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")

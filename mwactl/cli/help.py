@@ -16,7 +16,9 @@ app = typer.Typer(help="Exit codes, references, environment variables, recipe op
 _REFERENCES = [
     {"form": "coco-mwa", "meaning": "the newest version of an adapter"},
     {"form": "coco-mwa@3", "meaning": "version 3; a number is never given twice"},
+    {"form": "coco-mwa:prod", "meaning": "the version that the alias leads to (mwactl registry alias)"},
     {"form": "coco-mwa@sha256:ab12cd34", "meaning": "the version whose manifest has this digest (8 digits or more)"},
+    {"form": "./folder", "meaning": "an adapter in a folder with manifest.json, outside the registry"},
 ]
 
 _ENVIRONMENT = [
@@ -28,6 +30,9 @@ _ENVIRONMENT = [
     {"variable": "MWACTL_DEBUG", "meaning": "1: show tracebacks, like --debug"},
     {"variable": "HF_HOME", "meaning": "where downloaded weights are kept (read by huggingface-hub)"},
     {"variable": "HF_HUB_OFFLINE", "meaning": "1: never ask the Hugging Face Hub (read by huggingface-hub)"},
+    {"variable": "HF_TOKEN", "meaning": "who you are at the Hugging Face Hub (read by huggingface-hub)"},
+    {"variable": "HF_ENDPOINT", "meaning": "another Hub than the public one (read by huggingface-hub)"},
+    {"variable": "DOCKER_CONFIG", "meaning": "the directory of the config.json that has logins at OCI registries"},
     {"variable": "CUDA_VISIBLE_DEVICES", "meaning": "which GPUs there are (read by torch)"},
     {"variable": "OMP_NUM_THREADS", "meaning": "how many CPU threads compute (read by torch)"},
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PLAIN_PROGRESS_SECONDS = 30.0
+#: All but the tab, which separates columns, and the line end, which an error's own text may hold.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Mode(Enum):
@@ -281,7 +284,11 @@ def _columns_that_fit(cells: Sequence[Sequence[str]], columns: Sequence[Column],
 
 
 def _spellable(line: str, stream: Any) -> str:
-    """The line, in ASCII where the stream's encoding lacks a sign."""
+    """The line without control characters, and in ASCII where the stream's encoding lacks a sign.
+
+    Names, captions and facts may come from anywhere: an escape sequence in one must not reach the terminal.
+    """
+    line = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         line.encode(encoding)

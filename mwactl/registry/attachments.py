@@ -6,7 +6,7 @@ The manifest never changes for them, so an entry's digest stays what it was when
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,16 @@ SCHEMA = 1
 _PREFIX_DIGITS = 16
 
 
+def is_local(kind: str) -> bool:
+    """Whether results of a kind are about this machine alone: neither packed nor sent, nor taken from elsewhere."""
+    return kind.startswith("local-")
+
+
+def attached_directory(root: Path, name: str, digest: str) -> Path:
+    """Where the pointers to the attachments of a manifest are, a directory for each kind."""
+    return root / f"refs/{name}/attached/{digest[:_PREFIX_DIGITS]}"  # one step: lists ask for thousands
+
+
 def attachment_bytes(subject: str, kind: str, document: Mapping[str, Any]) -> bytes:
     """The canonical bytes of an attachment to the manifest with digest `subject`.
 
@@ -28,6 +38,27 @@ def attachment_bytes(subject: str, kind: str, document: Mapping[str, Any]) -> by
         ValueError: The document is not JSON.
     """
     return canonical_json({"schema": SCHEMA, "kind": kind, "subject": subject, "document": document})
+
+
+def parse_attachment(data: bytes, *, kind: str, subject: str, where: str) -> dict[str, Any]:
+    """The document in the bytes of an attachment.
+
+    Raises:
+        VerificationError: They are about another kind or subject, or a newer version wrote them.
+    """
+    try:
+        attached = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"{where} is no JSON", where=f"sha256:{subject[:12]}…", why=str(error)) from error
+    # The digest proves that nothing changed, not that the pointer leads to something about this entry.
+    if not isinstance(attached, dict) or (attached.get("subject"), attached.get("kind")) != (subject, kind):
+        raise VerificationError(f"{where} is about something else", where=f"sha256:{subject[:12]}…")
+    if attached.get("schema") != SCHEMA:
+        raise VerificationError(f"{where} was written by a newer mwactl", why=f"it has schema {attached.get('schema')}")
+    if not isinstance(attached.get("document"), dict):
+        raise VerificationError(f"{where} has no document", where=f"sha256:{subject[:12]}…")
+    document: dict[str, Any] = attached["document"]
+    return document
 
 
 class Attachments:
@@ -43,21 +74,38 @@ class Attachments:
         self._root = root
         self._blobs = blobs
         self._entry = entry
-        self._directory = root / "refs" / entry.name / "attached" / entry.digest[:_PREFIX_DIGITS]
+        self._directory = attached_directory(root, entry.name, entry.digest)
 
     def pointers(self, kind: str) -> NumberedPointers:
         """The pointers to the attachments of a kind."""
         return NumberedPointers(self._root, self._directory / kind)
 
+    def kinds(self) -> list[str]:
+        """The kinds there are, sorted."""
+        return sorted(path.name for path in self._directory.iterdir()) if self._directory.is_dir() else []
+
     def read(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All attachments (of a kind), oldest first within their kind; `Registry.attachments` says what they hold."""
-        kinds = sorted(path.name for path in self._directory.iterdir()) if self._directory.is_dir() else []
         return [
             self._read(found, number)
-            for found in kinds
+            for found in self.kinds()
             if kind in (None, found)
             for number in self.pointers(found).numbers()
         ]
+
+    def portable(self) -> Iterator[tuple[str, int, bytes]]:
+        """Kind, number and verified bytes of every attachment that holds on other machines too.
+
+        Raises:
+            VerificationError: One is corrupt.
+        """
+        for kind in self.kinds():
+            pointers = self.pointers(kind)
+            for number in () if is_local(kind) else pointers.numbers():
+                where = f"{kind} {number} of {self._entry.reference}"
+                data = self._blobs.read(pointers.digest(number), where=where)
+                parse_attachment(data, kind=kind, subject=self._entry.digest, where=where)
+                yield kind, number, data
 
     def _read(self, kind: str, number: int) -> dict[str, Any]:
         pointers = self.pointers(kind)
@@ -70,17 +118,9 @@ class Attachments:
         try:
             digest = pointers.digest(number)
             attachment["digest"] = digest
-            attachment["document"] = self._document(kind, digest, f"{kind} {number} of {self._entry.reference}")
+            where = f"{kind} {number} of {self._entry.reference}"
+            data = self._blobs.read(digest, where=where)
+            attachment["document"] = parse_attachment(data, kind=kind, subject=self._entry.digest, where=where)
         except VerificationError as error:
             attachment["problem"] = str(error.what) + (f"; {error.why}" if error.why else "")
         return attachment
-
-    def _document(self, kind: str, digest: str, where: str) -> dict[str, Any]:
-        attached = json.loads(self._blobs.read(digest, where=where))
-        # The digest proves that nothing changed, not that the pointer leads to something about this entry.
-        if not isinstance(attached, dict) or attached.get("subject") != self._entry.digest or attached["kind"] != kind:
-            raise VerificationError(f"{where} is about something else", where=digest)
-        if attached["schema"] != SCHEMA:
-            raise VerificationError(f"{where} was written by a newer mwactl", why=f"it has schema {attached['schema']}")
-        document: dict[str, Any] = attached["document"]
-        return document

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mwactl.errors import VerificationError
 from mwactl.files import sha256_bytes, sha256_file, sync_directory
-from mwactl.registry.staging import make_directory, staged
+from mwactl.registry.staging import Source, make_directory, staged
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -28,27 +28,41 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._directory = root / "blobs" / "sha256"
 
     def path(self, digest: str) -> Path:
         """Where the blob with this digest lies, or would lie."""
         if not is_digest(digest):  # it becomes a path: nothing but hexadecimal digits may get there
             raise ValueError(f"not a SHA-256: {digest!r}")
-        return self._root / "blobs" / "sha256" / digest[:2] / digest
+        return self._directory / f"{digest[:2]}/{digest}"  # one step: lists ask for thousands
 
-    def put(self, source: Path | bytes) -> tuple[str, int]:
-        """Store a file or bytes.
+    def put(self, source: Source, *, expect: str | None = None, where: str = "a blob") -> tuple[str, int]:
+        """Store bytes.
 
         A blob that exists is hashed before it counts: a rotten one moves to `quarantine/`. The fresh copy then takes
         its place even where the old one was good: that restarts its age, and clean-up spares what is young.
 
+        Args:
+            source: Where the bytes are.
+            expect: The digest that somebody says they have; other bytes get no name here.
+            where: What the bytes are, for the error.
+
         Returns:
             The digest and the size in bytes.
+
+        Raises:
+            VerificationError: The bytes are not what was expected.
         """
         with staged(self._root, source) as fresh:
+            if expect not in (None, fresh.digest):
+                raise VerificationError(
+                    f"{where} is not what its digest says",
+                    why=f"expected sha256:{expect[:12]}…, found sha256:{fresh.digest[:12]}…",
+                    fix="fetch it again from where it came from",
+                )
             target = self.path(fresh.digest)
             make_directory(target.parent)
-            if target.exists() and _is_rotten(target, fresh.digest):
-                self._quarantine(target)
+            self.set_aside_if_rotten(fresh.digest)
             fresh.path.replace(target)
             sync_directory(target.parent)
         return fresh.digest, fresh.size
@@ -93,6 +107,14 @@ class BlobStore:
             raise VerificationError(
                 f"{where} is corrupt", where=str(path), why=f"expected {size:,} bytes, found {found:,}", fix=_HEAL
             )
+
+    def set_aside_if_rotten(self, digest: str) -> bool:
+        """Move a blob to `quarantine/` unless it is whole, or not there; whether it was moved."""
+        path = self.path(digest)
+        if not path.exists() or not _is_rotten(path, digest):
+            return False
+        self._quarantine(path)
+        return True
 
     def _quarantine(self, path: Path) -> None:
         directory = self._root / "quarantine"

@@ -6,14 +6,18 @@ import getpass
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mwactl.files import canonical_json, sha256_bytes
 from mwactl.registry.staging import write_all
 
+_CHECKED = re.compile(rb'\{"check":"([0-9a-f]{16})",(.*)')
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -31,19 +35,27 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._asked_at: int | None = None
 
-    def append(self, verb: str, *, time: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> None:
+    @cached_property
+    def _content(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            return b""
+
+    def append(self, verb: str, *, time: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
         """Add a line.
 
         Args:
             verb: What was done: `train`, `attach`, …
             time: When, as `iso_time` writes it.
-            old: What was the newest before.
-            new: What was made.
+            old: What was there before; None: nothing.
+            new: What was made; None where something was taken away.
         """
         record = {"time": time, "user": _user(), "host": platform.node(), "verb": verb, "old": old, "new": new}
         line = canonical_json(record | {"check": _checksum(record)}) + b"\n"
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)  # the umask decides who may add
         try:
             end = os.fstat(descriptor).st_size
             # A writer that was killed may have left half a line: it must not swallow this one.
@@ -52,6 +64,22 @@ class History:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def find(self, new: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The intact line whose `new` is exactly this; quickest for a version older than the one asked for before.
+
+        The file is read once, at the first question.
+        """
+        needle = b',"new":' + canonical_json(new) + b',"old":'
+        at = self._content.rfind(needle, 0, self._asked_at)
+        if at < 0:
+            at = self._content.rfind(needle)
+        if at < 0:
+            return None
+        self._asked_at = at
+        end = self._content.find(b"\n", at)
+        record = self._record(0, self._content[self._content.rfind(b"\n", 0, at) + 1 : end if end >= 0 else None])
+        return None if "problem" in record else record
 
     def records(self) -> list[dict[str, Any]]:
         """The lines in order; a damaged line appears as `{"problem": …}`."""
@@ -63,13 +91,23 @@ class History:
             return [{"problem": f"{self.path} cannot be read: {error.strerror}"}]
         return [self._record(number, line) for number, line in enumerate(lines, 1) if line]
 
+    def intact_lines(self) -> bytes:
+        """The file without its damaged lines, as it is written back where it is repaired.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        lines = self.path.read_bytes().split(b"\n")
+        return b"".join(line + b"\n" for line in lines if line and "problem" not in self._record(0, line))
+
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-            if isinstance(record, dict) and record.pop("check", None) == _checksum(record):
+        # Canonical JSON begins with "check", the first of the keys: what it is about is the rest, byte for byte.
+        intact = _CHECKED.fullmatch(line)
+        if intact and sha256_bytes(b"{" + intact[2])[: len(intact[1])].encode() == intact[1]:
+            with suppress(ValueError):
+                record: dict[str, Any] = json.loads(line)
+                del record["check"]
                 return record
-        except ValueError:  # no JSON, or JSON that is not canonical
-            pass
         return {"problem": f"line {number} of {self.path} is damaged"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -77,8 +78,10 @@ def parse_manifest(data: bytes, *, where: str) -> dict[str, Any]:
         VerificationError: It is no manifest.
     """
     try:
-        manifest = json.loads(data)
-    except ValueError as error:
+        manifest = json.loads(data, parse_float=_finite, parse_constant=_finite)
+        if b"\\ud" in data.lower():  # a surrogate: half a pair could never be printed
+            canonical_json(manifest)
+    except (ValueError, RecursionError) as error:
         raise VerificationError(f"the manifest of {where} is no JSON", why=str(error)) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
         raise VerificationError(f"{where} is no manifest", why="it has no schema number")
@@ -94,6 +97,14 @@ def parse_manifest(data: bytes, *, where: str) -> dict[str, Any]:
     if not all(map(is_digest, parents)) or not all(map(_is_file_record, files)):
         raise VerificationError(f"{where} is no manifest", why="a parent or a file in it is malformed")
     return manifest
+
+
+def _finite(text: str) -> float:
+    """A number that JSON can say again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
 
 
 def _is_file_record(record: object) -> bool:

@@ -1,4 +1,4 @@
-"""What a user types to name a version: `coco`, `coco@3`, `coco@sha256:ab12cdef`, `coco:prod`."""
+"""What a user types to name a version: `coco`, `coco@3`, `coco@sha256:ab12cdef`, `coco:prod`, or a folder, `./coco`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mwactl.errors import UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_PATHS = ("./", "../", "/", "~/")
 _DIGEST_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 
 # Names become directories, and a registry may be copied to Windows, where these open a device whatever follows the dot.
@@ -19,19 +20,23 @@ _WINDOWS_DEVICES = frozenset(
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed reference: one of `version`, `digest_prefix` and `alias` is set, or none, which means the newest."""
+    """A parsed reference: one of the other fields is set, or only the name, which means the newest version."""
 
     name: str
-    """The name, in lower case."""
+    """The name, in lower case; empty where it is a folder."""
     version: int | None = None
     """The number after `@`."""
     digest_prefix: str | None = None
     """At least 8 hexadecimal digits of the manifest's SHA-256, after `@sha256:`."""
     alias: str | None = None
     """The word after `:`."""
+    folder: str | None = None
+    """A folder that holds an entry outside the registry, as it was typed."""
 
     def __str__(self) -> str:
         """The reference as it is typed."""
+        if self.folder is not None:
+            return self.folder
         if self.version is not None:
             return f"{self.name}@{self.version}"
         if self.digest_prefix is not None:
@@ -40,11 +45,13 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Read a reference; names are folded to lower case.
+    """Read a reference; names are folded to lower case, and what begins like a path (`./`, `/`, `~/`) is a folder.
 
     Raises:
         UsageError: The text is no reference.
     """
+    if text in (".", "..") or text.startswith(_PATHS):
+        return Reference("", folder=text)
     name, at, selector = text.partition("@")
     if not at:
         name, colon, alias = text.partition(":")

@@ -13,12 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from mwactl.errors import MwactlError
 from mwactl.files import no_space, sync_directory
 
 _CHUNK_BYTES = 1 << 20
 _READ_ONLY = 0o444
+
+
+class Stretch(Protocol):
+    """Bytes that lie in something larger, such as a member of a tar."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes, from the first to the last, as often as they are asked for."""
+
+
+Source: TypeAlias = Path | bytes | Stretch
+"""Where bytes come from: a file, memory, or part of a file."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +47,12 @@ class Staged:
 
 
 @contextmanager
-def staged(root: Path, source: Path | bytes) -> Iterator[Staged]:
-    """Copy a file or bytes to the registry's `tmp/`, hashing them on the way; what is still there at the end goes.
+def staged(root: Path, source: Source) -> Iterator[Staged]:
+    """Copy a source to the registry's `tmp/`, hashing it on the way; what is still there at the end goes.
 
     Args:
         root: The registry.
-        source: A file, or the bytes themselves.
+        source: Where the bytes are.
     """
     make_directory(root / "tmp")
     path = root / "tmp" / f"{os.urandom(16).hex()}.part"
@@ -65,9 +81,40 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
+def size_of(source: Source) -> int:
+    """How many bytes a source has."""
+    if isinstance(source, bytes):
+        return len(source)
+    return source.stat().st_size if isinstance(source, Path) else source.size
+
+
+def chunks_of(source: Source) -> Iterator[bytes]:
+    """The bytes of a source, a megabyte at a time.
+
+    Raises:
+        MwactlError: The file cannot be read.
+    """
+    if isinstance(source, bytes):
+        yield source
+    elif isinstance(source, Path):
+        try:
+            file = source.open("rb")
+        except OSError as error:  # told apart from a registry that may not be written
+            raise MwactlError("a file to publish cannot be read", where=str(source), why=error.strerror) from error
+        with file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+    else:
+        yield from source.chunks()
+
+
 @contextmanager
-def write_failures(root: Path) -> Iterator[None]:
+def write_failures(root: Path, need_bytes: int) -> Iterator[None]:
     """Turn a full disk and a registry that may not be written into errors with a next step.
+
+    Args:
+        root: The registry.
+        need_bytes: What the whole write takes, for the error.
 
     Raises:
         ResourceError: The disk is full.
@@ -77,7 +124,7 @@ def write_failures(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(root) from error
+            raise no_space(root, need_bytes) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise MwactlError(
                 "the registry cannot be written",
@@ -88,11 +135,11 @@ def write_failures(root: Path) -> Iterator[None]:
         raise
 
 
-def _copy(source: Path | bytes, target: Path) -> tuple[str, int]:
+def _copy(source: Source, target: Path) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        for chunk in _chunks(source):
+        for chunk in chunks_of(source):
             digest.update(chunk)
             size += len(chunk)
             write_all(descriptor, chunk)
@@ -101,16 +148,3 @@ def _copy(source: Path | bytes, target: Path) -> tuple[str, int]:
         os.close(descriptor)
     target.chmod(_READ_ONLY)
     return digest.hexdigest(), size
-
-
-def _chunks(source: Path | bytes) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield source
-        return
-    try:
-        file = source.open("rb")
-    except OSError as error:  # told apart from a registry that may not be written
-        raise MwactlError("a file to publish cannot be read", where=str(source), why=error.strerror) from error
-    with file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk

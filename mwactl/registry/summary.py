@@ -1,16 +1,34 @@
-"""What a list of versions says about each: backbone, method, size, and the newest text-to-image R@1."""
+"""What a list of versions says about each: backbone, method, size, the newest text-to-image R@1, aliases and tags."""
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from mwactl.registry.entry import BrokenEntry, Entry
+from mwactl.registry.labels import Labels
 from mwactl.registry.store import Registry
 
 
-def summary(registry: Registry, item: Entry | BrokenEntry) -> dict[str, Any]:
+def summaries(registry: Registry) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row for every version, and what is wrong with aliases and tags, a line each."""
+    rows, problems = [], []
+    for name, versions in groupby(registry.entries(), key=lambda item: item.name):
+        labels = registry.labels(name)
+        rows += [summary(registry, item, labels) for item in versions]
+        problems += labels.problems
+    return rows, problems
+
+
+def summary(registry: Registry, item: Entry | BrokenEntry, labels: Labels) -> dict[str, Any]:
     """One row: `status` is `ok` or `corrupt`, `problem` says what is wrong with the entry or its evaluations."""
-    row: dict[str, Any] = {"reference": item.reference, "name": item.name, "version": item.version}
+    row: dict[str, Any] = {
+        "reference": item.reference,
+        "name": item.name,
+        "version": item.version,
+        "aliases": labels.aliases.get(item.version, []),
+        "tags": labels.tags.get(item.version, {}),
+    }
     if isinstance(item, BrokenEntry):
         return row | {"status": "corrupt", "problem": item.problem}
     evaluations = registry.attachments(item, "evaluation")

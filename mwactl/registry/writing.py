@@ -26,47 +26,67 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
-def writing(root: Path, reporter: Reporter, *, need_bytes: int, lock_timeout_s: float) -> Iterator[None]:
+def writing(
+    root: Path, reporter: Reporter, *, need_bytes: int, lock_timeout_s: float, reserve_bytes: int = _SPARE_BYTES
+) -> Iterator[bool]:
     """Prepare the registry for a write, and hold its lock meanwhile.
 
-    The lock spares writers repeated work; what is written is right without it (`numbered.py` says how).
+    What makes room, or only changes pointers, asks for no reserve: it has to work on a full disk too.
+
+    The lock spares writers repeated work; what is written is right without it (`numbered.py` says how). Gives whether
+    there is one: some file systems have no locks.
 
     Raises:
-        ResourceError: The disk has less than `need_bytes` and a reserve, or the lock was not free in time.
+        ResourceError: The disk has less than `need_bytes` and the reserve, or the lock was not free in time.
         IncompatibleError: A newer version made this registry.
         MwactlError: This user may not write there.
     """
-    _check_space(root, need_bytes)
-    with write_failures(root):
+    check_space(root, need_bytes, reserve_bytes)
+    with write_failures(root, need_bytes):
         make_directory(root)
-        with _locked(root, reporter, lock_timeout_s):
-            _check_layout(root)
-            yield
+        with _locked(root, reporter, lock_timeout_s) as is_locked:
+            if not check_layout(root):
+                _make_layout(root)
+            yield is_locked
 
 
-def _check_space(root: Path, need_bytes: int) -> None:
+def check_space(root: Path, need_bytes: int, reserve_bytes: int = _SPARE_BYTES) -> None:
+    """Look whether the disk has `need_bytes` and a reserve.
+
+    Raises:
+        ResourceError: It has not.
+    """
     existing = next(path for path in (root, *root.parents) if path.is_dir())
     free_bytes = shutil.disk_usage(existing).free
-    if free_bytes < need_bytes + _SPARE_BYTES:
-        need_mb, spare_mb, free_mb = (amount / 1e6 for amount in (need_bytes + _SPARE_BYTES, _SPARE_BYTES, free_bytes))
+    if free_bytes < need_bytes + reserve_bytes:
+        need_mb, free_mb = (need_bytes + reserve_bytes) / 1e6, free_bytes / 1e6
+        reserve = f" ({reserve_bytes / 1e6:.0f} MB of it in reserve)" if reserve_bytes else ""
         raise ResourceError(
             "not enough space; nothing was written",
             where=str(root),
-            why=f"{need_mb:,.1f} MB are needed ({spare_mb:.0f} MB of it in reserve), {free_mb:,.1f} MB are free",
+            why=f"{need_mb:,.1f} MB are needed{reserve}, {free_mb:,.1f} MB are free",
             fix="free some space, or move the registry to a larger disk and set MWACTL_REGISTRY",
         )
 
 
-def _check_layout(root: Path) -> None:
-    path = root / "layout.json"
+def layout_path(root: Path) -> Path:
+    """The file with the number of the registry's layout."""
+    return root / "layout.json"
+
+
+def check_layout(root: Path) -> bool:
+    """Look whether this version may write to a registry; False where nobody has written to it yet.
+
+    Raises:
+        IncompatibleError: A newer version made this registry.
+        VerificationError: The layout file is damaged.
+    """
+    path = layout_path(root)
     try:
         layout = json.loads(path.read_bytes())["layout"]
     except FileNotFoundError:
-        with staged(root, json.dumps({"layout": LAYOUT}).encode() + b"\n") as fresh:
-            fresh.path.replace(path)
-            sync_directory(root)
-        return
-    except (ValueError, TypeError, LookupError) as error:
+        return False
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise VerificationError(
             "the registry's layout file is damaged, so nothing is written",
             where=str(path),
@@ -79,10 +99,17 @@ def _check_layout(root: Path) -> None:
             why=f"its layout is {layout!r}, this version writes {LAYOUT}",
             fix="pip install --upgrade mwactl",
         )
+    return True
+
+
+def _make_layout(root: Path) -> None:
+    with staged(root, json.dumps({"layout": LAYOUT}).encode() + b"\n") as fresh:
+        fresh.path.replace(layout_path(root))
+        sync_directory(root)
 
 
 @contextmanager
-def _locked(root: Path, reporter: Reporter, timeout_s: float) -> Iterator[None]:
+def _locked(root: Path, reporter: Reporter, timeout_s: float) -> Iterator[bool]:
     from filelock import FileLock  # in here: reading the registry needs no lock, and listing it should be quick
 
     lock = FileLock(root / "lock")
@@ -100,7 +127,7 @@ def _locked(root: Path, reporter: Reporter, timeout_s: float) -> Iterator[None]:
             raise
         reporter.warn(f"this file system has no locks; going on without one ({root})")
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

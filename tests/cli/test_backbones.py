@@ -92,6 +92,7 @@ def test_show_says_where_modules_attach(mwactl_cli, tiny_clip: Path):
     }
     human = mwactl_cli("backbones", "show", name)
     assert human.stdout.splitlines()[1:3] == ["  image: 2 blocks of width 32", "  text: 2 blocks of width 32"]
+    assert "licence" not in human.stdout  # nobody knows
     assert human.stderr == f"next: mwactl inject --backbone {name} --dry-run\n"
     assert mwactl_cli("backbones", "show", name, "-q").stdout == name + "\n"
 
@@ -159,10 +160,17 @@ def test_pull_of_a_tag_as_json(mwactl_cli, towers: Towers, tmp_path: Path):
     assert hint == "next: mwactl inject --backbone towers-small --weights coco\n"
 
 
+def test_pull_of_the_tokenizer_alone(mwactl_cli, towers: Towers):
+    result = mwactl_cli("backbones", "pull", "towers-small", "--weights", "tokenizer")
+    assert (result.code, result.stdout) == (0, f"{weights_path() / 'towers.spm'}\n")
+    assert result.stderr.splitlines()[-1] == "next: mwactl inject --backbone towers-small"
+
+
 def test_pull_of_what_is_not_published_exits_3(mwactl_cli, towers: Towers):
     result = mwactl_cli("backbones", "pull", "towers-small", "--weights", "imagenet")
     assert (result.code, result.stdout) == (3, "")
     assert "itc, coco" in result.stderr
+    assert "fix: mwactl backbones pull towers-small --weights itc" in result.stderr
     gone = mwactl_cli("backbones", "pull", "towers-small", "--weights", "coco")
     assert (gone.code, gone.stdout) == (3, "")
     assert "the server says 404" in gone.stderr

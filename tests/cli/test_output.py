@@ -270,3 +270,12 @@ def test_json_answers_keep_their_keys_in_order(capsys):
     output.mode = Mode.JSON
     output.answer({"schema": 1, "b": 1, "a": 2}, human=lambda: None, identifier="")
     assert list(json.loads(capsys.readouterr().out)) == ["schema", "b", "a"]
+
+
+def test_escape_sequences_of_others_never_reach_the_terminal(capsys):
+    output = Output()
+    output.text("a\x1b[2Jname\twith \x9b31m colour\x07")
+    output.warn("file \x1b]0;title\x07")
+    captured = capsys.readouterr()
+    assert captured.out == "a\\x1b[2Jname\twith \\x9b31m colour\\x07\n"
+    assert captured.err == "warning: file \\x1b]0;title\\x07\n"

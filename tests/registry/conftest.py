@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,3 +57,16 @@ def snapshot() -> Callable[[Path], dict[str, tuple[int, int, int]]]:
         return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
     return take
+
+
+@pytest.fixture
+def drive() -> Callable[..., str]:
+    """drive(program, argument…): run one of the programs beside these tests, which fork and kill; gives its stdout."""
+
+    def run(program: str, *arguments: str | Path) -> str:
+        command = [sys.executable, Path(__file__).parent / program, *arguments]
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    return run

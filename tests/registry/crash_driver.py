@@ -129,4 +129,5 @@ def main(directory: Path, scenario: str, sabotage: bool) -> None:
     json.dump({"calls": moment // 3, "kills": kills, "failures": failures}, sys.stdout)
 
 
-main(Path(sys.argv[1]), sys.argv[2], "sabotage" in sys.argv[3:])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], "sabotage" in sys.argv[3:])

@@ -66,3 +66,33 @@ def test_times_sort_as_text() -> None:
     times = [iso_time(nanoseconds) for nanoseconds in (0, 999, 1000, 10**9, 17 * 10**17, 17 * 10**17 + 1000)]
     assert times == sorted(times)
     assert times[1] == times[0] < times[2]
+
+
+def test_a_line_is_found_by_what_it_made_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for number in range(5):
+        History(path).append("train", time=iso_time(number), old=None, new={"version": number, "digest": "d"})
+    history = History(path)
+    for number in (3, 1, 4, 0, 0):
+        found = history.find({"digest": "d", "version": number})
+        assert found is not None
+        assert (found["new"]["version"], found["time"]) == (number, iso_time(number))
+    assert history.find({"version": 5, "digest": "d"}) is None
+    assert history.find({"version": 1}) is None
+    assert History(tmp_path / "absent").find({"version": 1, "digest": "d"}) is None
+
+
+def test_a_damaged_line_is_not_found(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    History(path).append("train", time=iso_time(0), old=None, new={"version": 1})
+    path.write_bytes(path.read_bytes().replace(b"train", b"trail"))
+    assert History(path).find({"version": 1}) is None
+
+
+def test_a_line_with_the_checksum_of_something_that_is_no_json_is_damaged(tmp_path: Path) -> None:
+    from mwactl.files import sha256_bytes
+
+    path = tmp_path / "log.jsonl"
+    rest = b'"verb":'
+    path.write_bytes(b'{"check":"' + sha256_bytes(b"{" + rest)[:16].encode() + b'",' + rest + b"\n")
+    assert [set(record) for record in History(path).records()] == [{"problem"}]

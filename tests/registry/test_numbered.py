@@ -83,3 +83,43 @@ def test_a_pointer_that_is_not_exactly_a_digest_is_corrupt(
     with pytest.raises(VerificationError, match="corrupt"):
         pointers.digest(1)
     assert pointers.intact_digest(1, "none") == "none"
+
+
+def test_a_removed_number_keeps_its_digest_and_is_never_given_again(pointers: NumberedPointers) -> None:
+    assert [pointers.add(FIRST), pointers.add(SECOND)] == [1, 2]
+    made = pointers.time_ns(2)
+    pointers.remove(2)
+    assert (pointers.numbers(), pointers.removed()) == ([1], [2])
+    assert (pointers.exists(2), pointers.is_removed(2)) == (False, True)
+    assert (pointers.removed_digest(2), pointers.time_ns(2)) == (SECOND, made)
+    assert pointers.add(SECOND) == 3
+    pointers.restore(2)
+    assert (pointers.numbers(), pointers.removed()) == ([1, 2, 3], [])
+    assert (pointers.exists(2), pointers.digest(2), pointers.time_ns(2)) == (True, SECOND, made)
+
+
+def test_a_number_with_a_tombstone_is_removed_whatever_lies_beside_it(
+    pointers: NumberedPointers, tmp_path: Path
+) -> None:
+    pointers.add(FIRST)
+    (tmp_path / "versions/1.removed").write_text(f"{FIRST}\n")
+    assert (pointers.numbers(), pointers.exists(1)) == ([], False)
+
+
+def test_a_number_that_looked_free_during_a_removal_is_not_taken(
+    pointers: NumberedPointers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a lock, listing a directory in which 1 becomes 1.removed may show neither."""
+    pointers.add(FIRST)
+    pointers.remove(1)
+    monkeypatch.setattr(NumberedPointers, "_taken", lambda _: (set(), set()))
+    assert pointers.add(SECOND) == 2
+    monkeypatch.undo()
+    assert (pointers.numbers(), pointers.removed_digest(1)) == ([2], FIRST)
+
+
+def test_other_files_are_no_pointers(pointers: NumberedPointers, tmp_path: Path) -> None:
+    pointers.add(FIRST)
+    for name in ("01", "0", "x", "2.tmp", "removed", ".removed", "02.removed", "1234567890"):
+        (tmp_path / "versions" / name).write_text(f"{FIRST}\n")
+    assert (pointers.numbers(), pointers.removed()) == ([1], [])

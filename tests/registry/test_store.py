@@ -168,10 +168,16 @@ def test_a_digest_prefix_of_two_contents_is_refused(registry: Registry, publish:
         registry.resolve("coco@sha256:ab12cdef")
 
 
-def test_an_alias_is_understood_and_not_found(registry: Registry, publish: Publish) -> None:
+def test_an_alias_that_is_not_there_is_answered_with_those_that_are(registry: Registry, publish: Publish) -> None:
     publish()
-    with pytest.raises(NotFoundError, match="aliases do not exist"):
+    with pytest.raises(NotFoundError, match="there is no alias coco:prod"):
         registry.resolve("coco:prod")
+    registry.alias("coco", "prod", 1)
+    with pytest.raises(NotFoundError, match="did you mean prod"):
+        registry.resolve("coco:prd")
+    with pytest.raises(NotFoundError, match="there are: prod"):
+        registry.resolve("coco:other")
+    assert registry.resolve("COCO:Prod").version == 1
 
 
 def test_entries_are_listed_by_name_and_newest_first(registry: Registry, publish: Publish) -> None:

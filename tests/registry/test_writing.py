@@ -156,7 +156,7 @@ def test_a_history_that_cannot_be_written_says_that_the_version_is_there(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr("mwactl.registry.history.History.append", full)
-    with pytest.raises(ResourceError, match="coco@2 is in the registry, but the history"):
+    with pytest.raises(ResourceError, match="`train` of coco@2 is done, but the history has no line"):
         publish(data=b"more")
     assert registry.resolve("coco").version == 2
 

@@ -43,4 +43,5 @@ def main(root: Path, writers: int, versions: int, unlocked: bool) -> None:
     sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 
 
-main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "unlocked" in sys.argv[4:])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "unlocked" in sys.argv[4:])

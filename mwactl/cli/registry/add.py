@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mwactl.cli.options import Debug, Download, DryRun, Json, Quiet
-from mwactl.cli.output import out
+from mwactl.cli.output import out, size
 from mwactl.cli.registry.facts import print_fact
 from mwactl.errors import UsageError
 
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 
 def add(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[FOLDER]", help="A folder with manifest.json and the files it lists.")
+    ] = None,
     from_authors: Annotated[
-        Path, typer.Option("--from-authors", metavar="FILE", help="A checkpoint of the MWA authors' training program.")
-    ],
-    name: Annotated[str | None, typer.Option("--name", help="The adapter's name (default: BACKBONE-authors).")] = None,
+        Path | None,
+        typer.Option("--from-authors", metavar="FILE", help="A checkpoint of the MWA authors' training program."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The adapter's name (default: the folder's, or BACKBONE-authors).")
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="Its backbone (default: the one with the sizes in the file).")
     ] = None,
@@ -37,10 +43,71 @@ def add(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Take over an adapter that the authors' program trained, with the backbone that its checkpoint holds.
+    """Take over an adapter: from a folder, or from the MWA authors' program with --from-authors.
 
-    The backbone becomes a weights file of its own; the adapter is checked on it and published.
+    A folder's manifest stays as it is, so the adapter keeps its digest. Of the authors' checkpoint the backbone becomes
+    a weights file of its own; the adapter is checked on it and published.
     """
+    said = {"--backbone": backbone, "--alpha": alpha, "--layer-norm": layer_norm}
+    if (folder is None) == (from_authors is None):
+        raise UsageError(
+            "exactly one of FOLDER and --from-authors FILE says what to add",
+            fix="mwactl registry add ./folder, or mwactl registry add --from-authors checkpoint-best.pth",
+        )
+    if folder is not None:
+        if given := [option for option, value in said.items() if value is not None]:
+            raise UsageError(f"{given[0]} belongs to --from-authors", fix=f"mwactl registry add {shlex.quote(folder)}")
+        _add_folder(folder, name, dry_run=dry_run)
+    elif from_authors is not None:
+        _add_from_authors(from_authors, name, backbone, alpha, layer_norm, download=download, dry_run=dry_run)
+
+
+def _add_folder(folder: str, name: str | None, *, dry_run: bool) -> None:
+    from mwactl.registry import Registry
+    from mwactl.registry.folder_entry import folder_file, read_folder, read_folder_file
+    from mwactl.registry.reference import checked_name
+
+    source = read_folder(folder)
+    given = [] if name is None else ["--name", name]
+    name = checked_name(source.name if name is None else name)
+    files = source.manifest["files"]
+    if dry_run:
+        for file in files:
+            read_folder_file(source, file["path"], file["sha256"])
+        reference = name
+    else:
+        blobs = {file["sha256"]: folder_file(source, file["path"]) for file in files}
+        entry = Registry.default(reporter=out).receive(name, source.manifest_bytes, blobs, verb="add")
+        reference = entry.reference
+    document = {
+        "schema": 1,
+        "dry_run": dry_run,
+        "reference": reference,
+        "digest": source.digest,
+        "size_bytes": source.size_bytes,
+        "manifest": source.manifest,
+    }
+
+    def human() -> None:
+        out.text(f"{folder}   {source.manifest['kind']}   {size(source.size_bytes)}   sha256:{source.digest[:12]}…")
+        out.text("nothing written (dry run)" if dry_run else f"published {reference}   sha256:{source.digest[:12]}…")
+
+    out.answer(document, human=human, identifier=reference)
+    out.hint(
+        shlex.join(["mwactl", "registry", "add", folder, *given]) if dry_run else f"mwactl registry show {reference}"
+    )
+
+
+def _add_from_authors(
+    from_authors: Path,
+    name: str | None,
+    backbone: str | None,
+    alpha: float | None,
+    layer_norm: str | None,
+    *,
+    download: bool,
+    dry_run: bool,
+) -> None:
     if layer_norm not in (None, "in", "none"):
         why = "a LayerNorm on what they add cannot be expressed" if layer_norm == "out" else None
         raise UsageError(f"--layer-norm {layer_norm}: neither in nor none", why=why, fix="--layer-norm in, or none")

@@ -8,6 +8,8 @@ from typing import Any
 
 from mwactl.cli.output import out
 
+_WIDEST_CELL = 32
+
 
 def when(created: str | None) -> str:
     """Relative on a terminal, ISO where a program may read it."""
@@ -21,6 +23,22 @@ def _ago(seconds: float) -> str:
         if seconds >= length_s:
             return f"{seconds // length_s:.0f} {unit} ago"
     return "just now"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 blob`, `31 blobs`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def words(tags: dict[str, str]) -> str:
+    """Tags as they were typed, on one line."""
+    return ", ".join(f"{key}={value}" for key, value in tags.items())
+
+
+def clipped(text: str) -> str:
+    """A cell of a table that leaves room for the others; whole where a program may read it."""
+    whole = not sys.stdout.isatty() or len(text) <= _WIDEST_CELL
+    return text if whole else f"{text[: _WIDEST_CELL - 1]}…"
 
 
 def print_fact(name: str, value: Any, indent: str = "") -> None:
