@@ -22,8 +22,11 @@ MAY_IMPORT = {
     "files": {"errors"},
     "home": set(),
     "progress": set(),
-    "config": {"errors", "files"},
+    "packaged": {"errors"},
+    "config": {"errors", "files", "packaged"},
     "registry": BASE,
+    "card": {"errors", "files", "packaged", "registry"},
+    "remote": BASE | {"registry"},
     "backbone": BASE | {"config"},
     "adapter": BASE | {"config", "backbone"},
     "data": BASE,
@@ -31,11 +34,36 @@ MAY_IMPORT = {
     "evaluate": BASE | {"backbone", "data"},
     "quickstart": BASE,
     "workflow": BASE | {"config", "registry", "backbone", "adapter", "data", "train", "evaluate", "quickstart"},
-    "cli": BASE | {"config", "registry", "backbone", "adapter", "data", "train", "evaluate", "quickstart", "workflow"},
+    "cli": BASE
+    | {
+        "config",
+        "registry",
+        "card",
+        "remote",
+        "backbone",
+        "adapter",
+        "data",
+        "train",
+        "evaluate",
+        "quickstart",
+        "workflow",
+    },
 }
 """Room → the rooms it may import. The version in `mwactl/__init__.py` is open to all."""
 
-WITHOUT_TORCH = ("errors", "files", "home", "progress", "config", "registry", "cli", "runtime")
+WITHOUT_TORCH = (
+    "errors",
+    "files",
+    "home",
+    "progress",
+    "packaged",
+    "config",
+    "registry",
+    "card",
+    "remote",
+    "cli",
+    "runtime",
+)
 HEAVY = {"torch", "numpy", "pydantic", "yaml", "PIL", "open_clip", "transformers", "safetensors"}
 
 

@@ -51,6 +51,21 @@ def test_the_commands_for_your_own_pictures_work(mwactl_cli, monkeypatch: pytest
         assert result.stdout.strip(), words
 
 
+@pytest.mark.usefixtures("own_pictures")
+def test_the_commands_for_keeping_adapters_work(mwactl_cli) -> None:
+    """On what the commands before them have made."""
+    add, *_ = commands_under("Your own pictures")
+    small = ["backbone.name=clip-tiny-emoji", "train.epochs=1", "train.batch_size=5", "data.workers=0"]
+    for words in (add, ["train", "captions.yaml", *small]):
+        assert mwactl_cli(*words).code == 0
+    for words in commands_under("Keeping adapters"):
+        result = mwactl_cli(*words)
+        assert result.code == 0, (words, result.stderr)
+        assert result.stdout.strip(), words
+    assert Path("prod.tar").is_file()
+    assert Path("MODEL_CARD.md").read_text().startswith("---\n")
+
+
 def test_the_make_targets_the_readme_names_exist() -> None:
     targets = set(
         re.findall(r"^([a-z]+):", (README.parent / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)

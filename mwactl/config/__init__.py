@@ -13,7 +13,7 @@ from mwactl.config.recipe import (
     Recipe,
     TrainConfig,
 )
-from mwactl.config.templates import PackagedRecipe, packaged_recipe, packaged_recipes, templates
+from mwactl.config.templates import PackagedRecipe, packaged_recipe, packaged_recipes
 
 __all__ = [
     "BackboneConfig",
@@ -32,5 +32,4 @@ __all__ = [
     "packaged_recipes",
     "parse_recipe",
     "recipe_from_dict",
-    "templates",
 ]

@@ -44,7 +44,7 @@ class BackboneConfig:
     __pydantic_config__ = _STRICT
 
     name: Text
-    """A backbone's name (`mwactl backbones list`), `clip:MODEL[/PRETRAINED]` or `clip:local-dir:FOLDER`."""
+    """A backbone's name (`mwactl backbones list`), `clip:MODEL[/PRETRAINED]` or `FAMILY:local-dir:FOLDER`."""
 
     weights: Text | None = None
     """A weights file, a pretrained tag, or `random`. Unset: the backbone's own default weights."""

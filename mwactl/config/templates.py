@@ -1,15 +1,14 @@
-"""The recipes that come with the package, and where they lie."""
+"""The recipes that come with the package."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mwactl.errors import NotFoundError, UsageError
 from mwactl.files import atomic_write
+from mwactl.packaged import templates
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,6 @@ class PackagedRecipe:
             fix = f"mwactl recipes copy {self.name} A/WRITABLE/PLACE.yaml"
             raise UsageError("the recipe cannot be written there", where=str(target), why=why, fix=fix) from error
         return target
-
-
-def templates() -> Traversable:
-    """The folder of files that are data, not code: inside the package in a wheel, beside it in a checkout.
-
-    Raises:
-        NotFoundError: Neither is there.
-    """
-    package = resources.files("mwactl")
-    if (inside := package.joinpath("templates")).is_dir():
-        return inside
-    beside = Path(str(package)).parent / "templates"
-    if beside.is_dir():
-        return beside
-    raise NotFoundError(
-        "the templates that come with mwactl are missing",
-        where=str(package),
-        why="the installation is incomplete",
-        fix="pip install --force-reinstall mwactl",
-    )
 
 
 def packaged_recipes() -> dict[str, PackagedRecipe]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mwactl.config import load_recipe, packaged_recipe, packaged_recipes, parse_recipe, templates
+from mwactl.config import load_recipe, packaged_recipe, packaged_recipes, parse_recipe
 from mwactl.errors import NotFoundError, UsageError
 
 NAMES = ["captions", "clip-tiny-emoji", "coco", "flickr30k", "flickr8k", "quickstart"]
@@ -89,11 +89,6 @@ def test_templates_beside_the_package_of_a_checkout_are_found(installed):
     assert list(packaged_recipes()) == ["b"]
     (installed / "templates").mkdir()
     assert packaged_recipes() == {}, "the package's own templates come first"
-
-
-def test_installation_without_templates_says_so(installed):
-    with pytest.raises(NotFoundError, match="missing"):
-        templates()
 
 
 def test_copy_never_overwrites_unless_told_to(tmp_path):
