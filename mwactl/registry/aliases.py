@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mwactl.errors import MwactlError, NotFoundError, UsageError, VerificationError
 from mwactl.files import sync_directory
+from mwactl.registry.fault import REPAIR
 from mwactl.registry.numbered import NumberedPointers
 from mwactl.registry.reference import checked_name
 from mwactl.registry.staging import make_directory, staged
@@ -90,7 +91,8 @@ class Aliases:
         except FileNotFoundError:
             raise self._not_found(alias) from None
         except OSError as error:
-            raise VerificationError(f"the alias {shown} cannot be read", where=str(path), why=error.strerror) from error
+            what, fix = f"the alias {shown} cannot be read", f"make the file readable, or: {REPAIR}"
+            raise VerificationError(what, where=str(path), why=error.strerror, fix=fix) from error
         match = _TARGET.fullmatch(text)
         if match is None:
             why = f"expected a version, a SHA-256 and a line end, found {text[:80]!r}"

@@ -19,6 +19,7 @@ from mwactl.registry.numbered import NumberedPointers
 
 SCHEMA = 1
 _PREFIX_DIGITS = 16
+_FETCH_AGAIN = "fetch it again; if it comes the same, have it packed or pushed again by whoever made it"
 
 
 def is_local(kind: str) -> bool:
@@ -40,23 +41,29 @@ def attachment_bytes(subject: str, kind: str, document: Mapping[str, Any]) -> by
     return canonical_json({"schema": SCHEMA, "kind": kind, "subject": subject, "document": document})
 
 
-def parse_attachment(data: bytes, *, kind: str, subject: str, where: str) -> dict[str, Any]:
-    """The document in the bytes of an attachment.
+def parse_attachment(data: bytes, *, kind: str, subject: str, where: str, fix: str = _FETCH_AGAIN) -> dict[str, Any]:
+    """The document in the bytes of an attachment; `fix` is what to do where they are none.
 
     Raises:
         VerificationError: They are about another kind or subject, or a newer version wrote them.
     """
+    about = f"sha256:{subject[:12]}…"
     try:
         attached = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise VerificationError(f"{where} is no JSON", where=f"sha256:{subject[:12]}…", why=str(error)) from error
+        raise VerificationError(f"{where} is no JSON", where=about, why=str(error), fix=fix) from error
     # The digest proves that nothing changed, not that the pointer leads to something about this entry.
     if not isinstance(attached, dict) or (attached.get("subject"), attached.get("kind")) != (subject, kind):
-        raise VerificationError(f"{where} is about something else", where=f"sha256:{subject[:12]}…")
+        raise VerificationError(f"{where} is about something else", where=about, fix=fix)
     if attached.get("schema") != SCHEMA:
-        raise VerificationError(f"{where} was written by a newer mwactl", why=f"it has schema {attached.get('schema')}")
+        raise VerificationError(
+            f"{where} was written by a newer mwactl",
+            where=about,
+            why=f"it has schema {attached.get('schema')}, this version reads {SCHEMA}",
+            fix="pip install --upgrade mwactl",
+        )
     if not isinstance(attached.get("document"), dict):
-        raise VerificationError(f"{where} has no document", where=f"sha256:{subject[:12]}…")
+        raise VerificationError(f"{where} has no document", where=about, fix=fix)
     document: dict[str, Any] = attached["document"]
     return document
 
@@ -104,7 +111,9 @@ class Attachments:
             for number in () if is_local(kind) else pointers.numbers():
                 where = f"{kind} {number} of {self._entry.reference}"
                 data = self._blobs.read(pointers.digest(number), where=where)
-                parse_attachment(data, kind=kind, subject=self._entry.digest, where=where)
+                pointer = self._directory / kind / str(number)
+                fix = f"delete the file {pointer}, which leads there; then: mwactl eval {self._entry.reference}"
+                parse_attachment(data, kind=kind, subject=self._entry.digest, where=where, fix=fix)
                 yield kind, number, data
 
     def _read(self, kind: str, number: int) -> dict[str, Any]:

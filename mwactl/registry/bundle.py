@@ -7,6 +7,7 @@ the last byte before the registry is touched; then entry after entry enters it t
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mwactl.registry.writing import check_space
 MAX_MEMBERS = 100_000
 """How many files and directories a bundle may have."""
 
+_ELSEWHERE = "name another place with -o"
 _HEAL = "take an intact copy: fetch the bundle again, or publish the same files again before packing"
 
 
@@ -69,11 +71,7 @@ def plan_packing(registry: Registry, references: Sequence[str], *, with_parents:
     """
     asked = [registry.resolve(reference) for reference in references]
     for entry in asked:
-        if isinstance(entry, FolderEntry):
-            raise UsageError(
-                f"{entry.reference} is a folder, not an entry of the registry",
-                fix="pack a version: mwactl registry list shows them",
-            )
+        check_registered(entry)
     chosen = {entry.reference: entry for entry in asked}
     missing: list[str] = []
     if with_parents:
@@ -93,6 +91,19 @@ def plan_packing(registry: Registry, references: Sequence[str], *, with_parents:
         where = str(error.filename)
         raise VerificationError("a file cannot be read", where=where, why=error.strerror, fix=_HEAL) from error
     return Packing(tuple(ordered), attachments, tuple(missing), sized)
+
+
+def check_registered(entry: Entry) -> None:
+    """Look whether an entry is in the registry: only from there does it go anywhere.
+
+    Raises:
+        UsageError: It is a folder's.
+    """
+    if isinstance(entry, FolderEntry):
+        raise UsageError(
+            f"{entry.reference} is a folder, not an entry of the registry",
+            fix=shlex.join(["mwactl", "registry", "add", entry.typed]),
+        )
 
 
 def pack(packing: Packing, target: Path, *, replace: bool, reporter: Reporter) -> str:
@@ -116,7 +127,7 @@ def pack(packing: Packing, target: Path, *, replace: bool, reporter: Reporter) -
                 file.write(chunk)
                 progress.advance(len(chunk))
     except ResourceError as error:
-        raise ResourceError(error.what, where=error.where, why=error.why, fix="name another place with -o") from error
+        raise ResourceError(error.what, where=error.where, why=error.why, fix=_ELSEWHERE) from error
     finally:
         progress.close()
     return digest.hexdigest()
@@ -137,14 +148,16 @@ def check_target(packing: Packing, target: Path, *, replace: bool) -> None:
         )
     directory = next(parent for parent in target.absolute().parents if parent.exists())
     if not directory.is_dir():
-        raise UsageError("a bundle cannot be written there", where=str(target), why=f"{directory} is a file")
+        raise UsageError(
+            "a bundle cannot be written there", where=str(target), why=f"{directory} is a file", fix=_ELSEWHERE
+        )
     free_bytes = shutil.disk_usage(directory).free
     if free_bytes < packing.size_bytes:
         raise ResourceError(
             "not enough space; nothing was written",
             where=str(directory),
             why=f"the bundle has {packing.size_bytes / 1e6:,.1f} MB, {free_bytes / 1e6:,.1f} MB are free",
-            fix="name another place with -o",
+            fix=_ELSEWHERE,
         )
 
 
@@ -231,7 +244,8 @@ def plan_unpacking(registry: Registry, bundle: Path, *, name: str | None, report
         check_space(registry.root, _need_bytes(files, deliveries))
         _verify(files, bundle, reporter)
     except OSError as error:
-        raise MwactlError("this file cannot be read", where=str(bundle), why=error.strerror) from error
+        fix = "check that you may read it, or copy it again"
+        raise MwactlError("this file cannot be read", where=str(bundle), why=error.strerror, fix=fix) from error
     references = registry.references()
     here = []
     for given, parcel in zip(names, parcels, strict=True):
@@ -306,7 +320,7 @@ def _verified(digest: str, source: Source, *, where: str) -> Iterator[bytes]:
             found.update(chunk)
             yield chunk
     except OSError as error:
-        raise VerificationError("a file cannot be read", where=where, why=error.strerror) from error
+        raise VerificationError("a file cannot be read", where=where, why=error.strerror, fix=_HEAL) from error
     if found.hexdigest() != digest:
         why = f"expected sha256:{digest[:12]}…, found sha256:{found.hexdigest()[:12]}…"
         raise VerificationError("a file is not what its digest says", where=where, why=why, fix=_HEAL)

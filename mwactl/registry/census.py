@@ -22,6 +22,9 @@ from mwactl.registry.manifest import parse_manifest
 from mwactl.registry.numbered import NumberedPointers
 from mwactl.registry.tags import tags_bytes, tags_in_history
 
+_REMOVED = ", removed:"
+"""After the reference of a version that was removed, where its results are meant."""
+
 Selection = Mapping[str, Set[int] | None]
 """Names, and the versions of each; None is all of a name, with its aliases, tags and history."""
 
@@ -50,6 +53,22 @@ class Removed:
 
 
 @dataclass
+class RemovedResults:
+    """What is attached to content of which a name has removed versions only: it comes back with one of them."""
+
+    manifest: str
+    """The digest of that content."""
+    needs: list[Need] = field(default_factory=list)
+    """The results."""
+    pointers: list[Path] = field(default_factory=list)
+    """What leads to them."""
+    hiding: list[Fault] = field(default_factory=list)
+    """Faults that hide which results there are."""
+    others: list[Fault] = field(default_factory=list)
+    """Faults that hide none."""
+
+
+@dataclass
 class Census:
     """What all the references say."""
 
@@ -59,6 +78,8 @@ class Census:
     """Every blob that is reached from a version or an alias."""
     removed: list[Removed] = field(default_factory=list)
     """The versions that were removed."""
+    removed_results: list[RemovedResults] = field(default_factory=list)
+    """Results of the versions that were removed and can be restored."""
     stray_attachments: list[Path] = field(default_factory=list)
     """Pointers to results about content that the name no longer has."""
     hiding: list[Fault] = field(default_factory=list)
@@ -69,7 +90,13 @@ class Census:
     @property
     def faults(self) -> list[Fault]:
         """All of them."""
-        return [*self.hiding, *self.others]
+        of_removed = [fault for each in self.removed_results for fault in (*each.hiding, *each.others)]
+        return [*self.hiding, *self.others, *of_removed]
+
+    @property
+    def checked(self) -> list[Need]:
+        """Every blob that should be there: what is needed, and the results that come back with a removed version."""
+        return [*self.needs, *(need for each in self.removed_results for need in each.needs)]
 
 
 def take_census(root: Path, selection: Selection | None = None, *, kept_since_ns: int | None = None) -> Census:
@@ -121,6 +148,7 @@ class _NameCount:
         self._folder = NameFolder(root, name)
         self._directory = root / "refs" / name
         self._living: dict[str, str] = {}  # manifest digest → the first reference that leads there
+        self._gone: dict[str, str] = {}  # the same of the versions that were removed
         self._manifests: dict[str, dict[str, Any] | MwactlError] = {}
 
     def run(self) -> None:
@@ -239,6 +267,7 @@ class _NameCount:
             self._census.others.append(Fault(f"{reference}, removed", path, expected, seen_in(path), REPAIR, content))
         if digest := published or held:
             self._census.removed.append(Removed(reference, digest, time_ns))
+            self._gone.setdefault(digest, reference)
             if self._kept_since_ns is not None and time_ns > self._kept_since_ns:
                 self._keep_removed(digest, reference)
 
@@ -286,21 +315,25 @@ class _NameCount:
         return said["version"] if said.get("version") in fitting else max(fitting, default=None)
 
     def _tags(self) -> None:
+        path, told = self._directory / "tags.json", tags_in_history(self._records)
         try:
             self._folder.tags.read()
+            if path.exists() or not told:
+                return
+            expected, found = "the tags that the history tells", "no file"
         except VerificationError as error:
-            path = self._directory / "tags.json"
-            content = tags_bytes(tags_in_history(self._records))
-            fix = f"{REPAIR}   (takes what the history says)"
-            self._census.others.append(
-                Fault(f"{self._name} tags", path, "the checksum in it", error.why or error.what, fix, content)
-            )
+            expected, found = "the checksum in it", error.why or error.what
+        fix = f"{REPAIR}   (takes what the history says)"
+        self._census.others.append(Fault(f"{self._name} tags", path, expected, found, fix, tags_bytes(told)))
 
     def _history(self) -> None:
+        path = self._folder.history.path
+        if not self._lines:
+            self._no_history(path)
+            return
         problems = [record["problem"] for record in self._lines if "problem" in record]
         if not problems:
             return
-        path = self._folder.history.path
         try:
             content = self._folder.history.intact_lines()
         except OSError:
@@ -310,46 +343,90 @@ class _NameCount:
             Fault(f"{self._name} history", path, "lines with their checksums", "; ".join(problems), fix, content)
         )
 
-    def _attachments(self) -> None:
-        prefixes = {attached_directory(self._root, self._name, digest): digest for digest in self._living}
-        for subject_directory in _directories(self._directory / "attached"):
-            subject = prefixes.get(subject_directory)
-            for directory in _directories(subject_directory):
-                pointers = NumberedPointers(self._root, directory)
-                if subject is not None:
-                    self._attached(subject, directory.name, pointers, directory)
-                elif self._selected is None:
-                    self._census.stray_attachments += [directory / str(number) for number in pointers.numbers()]
+    def _no_history(self, path: Path) -> None:
+        if self._folder.versions.numbers():
+            fix = f"restore it from a backup; or begin a new one: mwactl registry tag {self._name} history=lost"
+            expected = "a line for each change"
+            self._census.others.append(Fault(f"{self._name} history", path, expected, seen_in(path), fix))
 
-    def _attached(self, subject: str, kind: str, pointers: NumberedPointers, directory: Path) -> None:
-        reference = self._living[subject]
-        numbers = range(1, max(pointers.numbers(), default=0) + 1)
-        held = {number: pointers.intact_digest(number, "") for number in numbers}
-        for number, content in self._attached_again(subject, kind, held).items():
+    def _attachments(self) -> None:
+        # The history was read before the pointers are: what is attached meanwhile is in neither or has its pointer.
+        restorable = {
+            digest: reference
+            for digest, reference in self._gone.items()
+            if digest not in self._living and not isinstance(self._manifest(digest), MwactlError)
+        }
+        subjects = list(_directories(self._directory / "attached"))
+        known = {attached_directory(self._root, self._name, digest) for digest in (*self._living, *restorable)}
+        for digest, reference in self._living.items():
+            self._results(digest, reference, self._census)
+        for digest, reference in restorable.items():
+            results = RemovedResults(digest)
+            self._results(digest, f"{reference}{_REMOVED}", results)
+            self._census.removed_results.append(results)
+        if self._selected is None:
+            for subject in subjects:
+                for directory in () if subject in known else _directories(subject):
+                    numbers = NumberedPointers(self._root, directory).numbers()
+                    self._census.stray_attachments += [directory / str(number) for number in numbers]
+
+    def _results(self, subject: str, reference: str, into: Census | RemovedResults) -> None:
+        """All that is attached to some content, or was as the history tells it."""
+        directory = attached_directory(self._root, self._name, subject)
+        here = (path.name for path in _directories(directory))
+        for kind in sorted({*self._attached_to.get(subject, ()), *here}):
+            self._attached(subject, kind, reference, into)
+
+    def _attached(self, subject: str, kind: str, reference: str, into: Census | RemovedResults) -> None:
+        directory = attached_directory(self._root, self._name, subject) / kind
+        pointers = NumberedPointers(self._root, directory)
+        found = {number: pointers.intact_digest(number, "") for number in pointers.numbers()}
+        logged = self._logged(subject, kind, found)
+        held = {number: found.get(number, "") for number in range(1, max([len(logged), *found]) + 1)}
+        for number, content in self._attached_again(logged, held).items():
             path, digest = directory / str(number), held[number]
             what = f"{reference} {kind} {number}"
+            if isinstance(into, RemovedResults) and number in found:
+                into.pointers.append(path)
             if digest and content is None:
-                self._census.needs.append(Need(digest, what, reference))
-                self._check_attachment(digest, kind, subject, what)
+                into.needs.append(Need(digest, what, reference))
+                self._check_attachment(digest, kind, subject, what, into)
                 continue
-            fix = REPAIR if content else "restore the file from a backup, or attach the result again"
-            expected = "the SHA-256 of a result and a line end"
-            self._census.hiding.append(Fault(what, path, expected, seen_in(path), fix, content))
+            fix = REPAIR if content else f"restore the file from a backup, or give it up: {_give_up(reference)}"
+            fault = Fault(what, path, "the SHA-256 of a result and a line end", seen_in(path), fix, content)
+            (into.others if self._is_lost(number, found, logged) else into.hiding).append(fault)
 
-    def _attached_again(self, subject: str, kind: str, held: Mapping[int, str]) -> dict[int, bytes | None]:
+    def _is_lost(self, number: int, found: Mapping[int, str], logged: list[str]) -> bool:
+        """Whether neither the pointer nor the result is left of what was attached: then nothing is hidden."""
+        return number not in found and number <= len(logged) and not self._blobs.path(logged[number - 1]).exists()
+
+    def _logged(self, subject: str, kind: str, found: Mapping[int, str]) -> list[str]:
+        """The digests that were attached, in their order, as the history tells it.
+
+        Where all versions with this content were removed and it was published again, clean-up may have taken what was
+        attached before: that counts only where the pointers are not those of the time since.
+        """
+        whole, since = self._attached_to.get(subject, {}).get(kind, ([], 0))
+        recent = whole[since:]
+        begun_anew = len(recent) >= max(found, default=0) and all(
+            recent[number - 1] == digest for number, digest in found.items() if digest
+        )
+        return recent if begun_anew else whole
+
+    def _attached_again(self, told: list[str], held: Mapping[int, str]) -> dict[int, bytes | None]:
         """Number → what its pointer should hold; None where it is right, or where nobody can say.
 
         The history has the digests in their order: where it agrees with the pointers that lead somewhere, it is
         believed about the others.
         """
-        logged = dict(zip(held, self._attached_to.get((subject, kind), []), strict=False))
+        logged = dict(zip(held, told, strict=False))
         here = {digest: self._blobs.path(digest).exists() for digest in {*held.values(), *logged.values()} if digest}
         wrong = [number for number, digest in held.items() if digest != logged.get(number)]
         believed = all(not here.get(held[number]) and here.get(logged.get(number, "")) for number in wrong)
         again = {number: f"{logged[number]}\n".encode("ascii") for number in wrong} if believed else {}
         return {number: again.get(number) for number in held}
 
-    def _check_attachment(self, digest: str, kind: str, subject: str, what: str) -> None:
+    def _check_attachment(self, digest: str, kind: str, subject: str, what: str, into: Census | RemovedResults) -> None:
         try:
             data = self._blobs.read(digest, where=what)
         except VerificationError:  # one fault for it, when the blobs are looked at
@@ -357,8 +434,8 @@ class _NameCount:
         try:
             parse_attachment(data, kind=kind, subject=subject, where=what)
         except VerificationError as error:
-            expected, fix = f"a result ({kind}) of this version", "attach the result again"
-            self._census.others.append(Fault(what, self._blobs.path(digest), expected, error.what, fix))
+            expected, fix = f"a result ({kind}) of this version", "restore the pointer from a backup"
+            into.others.append(Fault(what, self._blobs.path(digest), expected, error.what, fix))
 
     # -- the second witness ------------------------------------------------------------------------------------
 
@@ -380,18 +457,38 @@ class _NameCount:
         }
 
     @cached_property
-    def _attached_to(self) -> dict[tuple[str, str], list[str]]:
-        """Manifest digest and kind → the digests that were attached, in their order, as the history tells it."""
-        found: dict[tuple[str, str], list[str]] = {}
-        for new in map(_new, self._records):
+    def _attached_to(self) -> dict[str, dict[str, tuple[list[str], int]]]:
+        """Manifest digest → kind → the digests that were attached, in their order, as the history tells it.
+
+        And how many of them came before the content was published again after all its versions had been removed.
+        """
+        found: dict[str, dict[str, tuple[list[str], int]]] = {}
+        alive: dict[str, set[int]] = {}
+        for record in self._records:
+            new, old = _new(record), record.get("old")
+            digest, version = str(new.get("digest")), new.get("version")
             if is_digest(new.get("attached")):
-                found.setdefault((str(new.get("digest")), str(new.get("attachment"))), []).append(new["attached"])
+                kind = str(new.get("attachment"))
+                found.setdefault(digest, {}).setdefault(kind, ([], 0))[0].append(new["attached"])
+            elif new.keys() == {"version", "digest"} and _is_number(version):
+                if digest in found and not alive.get(digest):
+                    found[digest] = {kind: (told, len(told)) for kind, (told, _) in found[digest].items()}
+                alive.setdefault(digest, set()).add(new["version"])
+            elif new.get("restored") and _is_number(version):
+                alive.setdefault(digest, set()).add(new["version"])
+            elif record.get("verb") == "remove" and isinstance(old, dict):
+                alive.get(str(old.get("digest")), set()).discard(old.get("version", 0))
         return found
 
 
 def bring_back(reference: str) -> str:
     """The way to get content again that is in this registry no more."""
-    return f"mwactl registry unpack FILE.tar, or pull URL, with the same content; else mwactl registry rm {reference}"
+    return f"mwactl registry unpack FILE.tar, or pull URL, with the same content; else {_give_up(reference)}"
+
+
+def _give_up(reference: str) -> str:
+    removed = reference.endswith(_REMOVED)
+    return "mwactl registry gc --grace 0 --apply" if removed else f"mwactl registry rm {reference}"
 
 
 def _new(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def _files(a: Entry, b: Entry) -> list[FileDifference]:
 
 
 def _tensor_distances(registry: Registry, a: Entry, b: Entry, path: str) -> list[TensorDistance]:
-    tensors_a, tensors_b = (_tensors(registry.read(entry, path), f"{path} of {entry.reference}") for entry in (a, b))
+    tensors_a, tensors_b = (_tensors(registry, entry, path) for entry in (a, b))
     by_site: dict[str, list[str]] = {}
     for name in sorted(tensors_a.keys() | tensors_b.keys()):
         by_site.setdefault(_site(name), []).append(name)
@@ -272,7 +272,7 @@ def _distance(
     return TensorDistance(site, len(pairs), relative, cosine, problems)
 
 
-def _tensors(data: bytes, where: str) -> dict[str, NDArray[np.generic]]:
+def _tensors(registry: Registry, entry: Entry, path: str) -> dict[str, NDArray[np.generic]]:
     """The tensors of a safetensors file; bfloat16, which numpy lacks, becomes float32."""
     import numpy as np
     from safetensors import SafetensorError, deserialize
@@ -281,6 +281,8 @@ def _tensors(data: bytes, where: str) -> dict[str, NDArray[np.generic]]:
         "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
         "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
     }  # fmt: skip
+    data, where = registry.read(entry, path), f"{path} of {entry.reference}"
+    fix = f"mwactl registry show {entry.reference} --json   (its recipe and facts can be compared by eye)"
     try:
         found: dict[str, NDArray[np.generic]] = {}
         for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
@@ -289,7 +291,9 @@ def _tensors(data: bytes, where: str) -> dict[str, NDArray[np.generic]]:
                 values = (values.astype(np.uint32) << 16).view(np.float32)
             found[name] = values
     except SafetensorError as error:
-        raise VerificationError(f"{where} is no safetensors file", why=str(error)) from error
+        raise VerificationError(f"{where} is no safetensors file", why=str(error), fix=fix) from error
     except KeyError as error:
-        raise VerificationError(f"{where} has tensors of a type that cannot be compared", why=str(error)) from error
+        raise VerificationError(
+            f"{where} has tensors of a type that cannot be compared", why=str(error), fix=fix
+        ) from error
     return found

@@ -37,11 +37,11 @@ class NameFolder:
         Raises:
             ResourceError: The version is there, but the history could not be written.
         """
-        numbers = self.versions.numbers()
-        newest = self.described(numbers[-1]) if numbers else None
+        last, taken = self.versions.ends()
+        newest = self.described(last) if last else None
         if newest is not None and newest["digest"] == digest:
-            return numbers[-1]
-        version = self.versions.add(digest)
+            return last
+        version = self.versions.add(digest, taken)
         self.record(verb, self.versions.time_ns(version), old=newest, new={"version": version, "digest": digest})
         return version
 

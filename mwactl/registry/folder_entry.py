@@ -15,6 +15,7 @@ from mwactl.registry.entry import Entry
 from mwactl.registry.manifest import check_publishable, parse_manifest
 
 _COPY_AGAIN = "copy or fetch the folder again"
+_NO_LINKS = "put the file itself in the folder (cp -L follows links)"
 MANIFESTS = ("manifest.json", "mwactl-manifest.json")
 
 
@@ -69,8 +70,13 @@ def read_folder(typed: str) -> FolderEntry:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise VerificationError("the manifest cannot be read", where=str(path), why=error.strerror) from error
-    manifest = parse_manifest(data, where=typed)
+        raise VerificationError(
+            "the manifest cannot be read",
+            where=str(path),
+            why=error.strerror,
+            fix=f"make it readable, or {_COPY_AGAIN}",
+        ) from error
+    manifest = parse_manifest(data, where=typed, fix=_COPY_AGAIN)
     entry = FolderEntry(
         name=folder.resolve().name,
         version=0,
@@ -95,7 +101,7 @@ def folder_file(entry: FolderEntry, path: str) -> Path:
     """
     found = entry.folder / path
     if not found.resolve().is_relative_to(entry.folder.resolve()):
-        raise VerificationError(f"{path} leads out of the folder", where=str(found))
+        raise VerificationError(f"{path} leads out of the folder", where=str(found), fix=_NO_LINKS)
     return found
 
 

@@ -1,8 +1,9 @@
 """Delete what no reference needs: planned first, done only when asked, and never while anything is in doubt.
 
 Marked are the files of every version and alias, and their attachments; parents are not (a manifest names them by
-digest, whether or not they are still here). What is younger than the grace period stays: it may belong to a publication
-that has its content on the disk and its version not yet; where a file system has no locks, nothing else protects that.
+digest, whether or not they are still here). A removed version's attachments go when its manifest goes, and not before.
+What is younger than the grace period stays: it may belong to a publication that has its content on the disk and its
+version not yet; where a file system has no locks, nothing else protects that.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class GcPlan:
     """What lies in `quarantine/`, which is never touched."""
     faults: Sequence[Fault] = ()
     """What makes it unknowable what is needed: with one of these nothing is deleted."""
+    manifests: frozenset[str] = frozenset()
+    """The digests of the manifests among `blobs` that belong to removed versions."""
 
     @property
     def doomed(self) -> list[Unneeded]:
@@ -157,30 +160,43 @@ def _plan(root: Path, grace_s: float, limit_ns: int) -> GcPlan:
     census = take_census(root, kept_since_ns=limit_ns)
     needed = {need.digest for need in census.needs}
     blobs = [file for file in _blobs(root) if file.path.name not in needed]
+    going = {file.path.name for file in _by_age(blobs, limit_ns)[0]}
+    kept = [results for results in census.removed_results if results.manifest not in going]
+    needed |= {need.digest for results in kept for need in results.needs}
+    blobs = [file for file in blobs if file.path.name not in needed]
     quarantined = tuple(_files(root / "quarantine"))
-    faults = census.hiding or _missing_refs(root, blobs)
+    hiding = [*census.hiding, *(fault for results in kept for fault in results.hiding)]
+    faults = hiding or _missing_refs(root, blobs)
     if faults:
         return GcPlan(grace_s, quarantined=quarantined, faults=tuple(faults))
     old, young = _by_age(blobs, limit_ns)
     staged, in_work = _by_age(_files(root / "tmp"), limit_ns)
-    attachments, fresh = _by_age((_unneeded(path) for path in census.stray_attachments), limit_ns)
+    pointers = [path for results in census.removed_results if results.manifest in going for path in results.pointers]
+    strays = (_unneeded(path) for path in [*census.stray_attachments, *pointers])
+    attachments, fresh = _by_age(strays, limit_ns)
     doomed = {file.path.name for file in old}
-    forgotten = tuple(version.reference for version in census.removed if version.digest in doomed)
+    removed = [version for version in census.removed if version.digest in doomed]
+    forgotten, manifests = tuple(each.reference for each in removed), frozenset(each.digest for each in removed)
     count = len(young) + len(in_work) + len(fresh)
-    return GcPlan(grace_s, tuple(old), tuple(staged), tuple(attachments), forgotten, count, quarantined)
+    return GcPlan(
+        grace_s, tuple(old), tuple(staged), tuple(attachments), forgotten, count, quarantined, manifests=manifests
+    )
 
 
 def _delete(root: Path, plan: GcPlan, now: GcPlan, limit_ns: int) -> GcPlan:
     """Delete what both plans name: what is needed or young by now stays, and so does what was not announced."""
     announced = {file.path for file in plan.doomed}
     gone: list[list[Unneeded]] = []
-    for files in (now.attachments, now.blobs, now.staged):
+    # Without its manifest nobody expects a removed version's results any more: so it is the first to go.
+    manifests = [file for file in now.blobs if file.path.name in now.manifests]
+    others = [file for file in now.blobs if file.path.name not in now.manifests]
+    for files in (manifests, now.attachments, others, now.staged):
         gone.append([file for file in files if file.path in announced and _discard(root, file.path, limit_ns)])
         for directory in {file.path.parent for file in gone[-1]}:
             sync_directory(directory)
-    attachments, blobs, staged = map(tuple, gone)
+    first, attachments, rest, staged = map(tuple, gone)
     forgotten = tuple(reference for reference in now.forgotten if reference in plan.forgotten)
-    return GcPlan(plan.grace_s, blobs, staged, attachments, forgotten, now.young, now.quarantined)
+    return GcPlan(plan.grace_s, first + rest, staged, attachments, forgotten, now.young, now.quarantined)
 
 
 def _discard(root: Path, path: Path, limit_ns: int) -> bool:

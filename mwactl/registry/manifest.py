@@ -14,6 +14,7 @@ from mwactl.files import canonical_json
 from mwactl.registry.blobs import is_digest
 
 SCHEMA = 1
+_MADE_WRONG = "have it published again by whoever made it: these are the bytes that were published"
 _OWN_KEYS = frozenset({"schema", "kind", "parents", "files"})
 _PATH_PART = re.compile(r"[^\x00-\x1f\x7f\\/:]+")
 _PICKLES = frozenset({".pt", ".pth", ".bin"})
@@ -70,8 +71,13 @@ def manifest_bytes(
     return canonical_json({"schema": SCHEMA, "kind": kind, "parents": list(parents), "files": by_path, **facts})
 
 
-def parse_manifest(data: bytes, *, where: str) -> dict[str, Any]:
+def parse_manifest(data: bytes, *, where: str, fix: str = _MADE_WRONG) -> dict[str, Any]:
     """Read a manifest whose bytes have been verified; the digest says they are unchanged, not that they make sense.
+
+    Args:
+        data: The bytes.
+        where: What it is the manifest of.
+        fix: What to do where it is none; another for bytes that nobody has verified.
 
     Raises:
         IncompatibleError: The manifest has a schema that this version does not know.
@@ -82,9 +88,9 @@ def parse_manifest(data: bytes, *, where: str) -> dict[str, Any]:
         if b"\\ud" in data.lower():  # a surrogate: half a pair could never be printed
             canonical_json(manifest)
     except (ValueError, RecursionError) as error:
-        raise VerificationError(f"the manifest of {where} is no JSON", why=str(error)) from error
+        raise VerificationError(f"the manifest of {where} is no JSON", why=str(error), fix=fix) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
-        raise VerificationError(f"{where} is no manifest", why="it has no schema number")
+        raise VerificationError(f"{where} is no manifest", why="it has no schema number", fix=fix)
     if manifest["schema"] != SCHEMA:
         raise IncompatibleError(
             f"{where} was published by a newer mwactl",
@@ -93,9 +99,9 @@ def parse_manifest(data: bytes, *, where: str) -> dict[str, Any]:
         )
     parents, files = manifest.get("parents"), manifest.get("files")
     if not isinstance(manifest.get("kind"), str) or not isinstance(parents, list) or not isinstance(files, list):
-        raise VerificationError(f"{where} is no manifest", why="it lacks kind, parents or files")
+        raise VerificationError(f"{where} is no manifest", why="it lacks kind, parents or files", fix=fix)
     if not all(map(is_digest, parents)) or not all(map(_is_file_record, files)):
-        raise VerificationError(f"{where} is no manifest", why="a parent or a file in it is malformed")
+        raise VerificationError(f"{where} is no manifest", why="a parent or a file in it is malformed", fix=fix)
     return manifest
 
 

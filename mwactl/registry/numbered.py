@@ -14,11 +14,12 @@ from pathlib import Path
 
 from mwactl.errors import VerificationError
 from mwactl.files import sync_directory
-from mwactl.registry.blobs import is_digest
+from mwactl.registry.fault import REPAIR
 from mwactl.registry.staging import make_directory, staged, write_all
 
 _TOMBSTONE = ".removed"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_POINTER = re.compile(rb"[0-9a-f]{64}\n")
 _POINTER_BYTES = 65
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -34,6 +35,7 @@ class NumberedPointers:
     def __init__(self, root: Path, directory: Path) -> None:
         self._root = root
         self._directory = directory
+        self._prefix = f"{directory}/"  # lists read thousands: writing a Path out each time is slow
 
     def numbers(self) -> list[int]:
         """The numbers that exist, ascending."""
@@ -43,6 +45,13 @@ class NumberedPointers:
     def removed(self) -> list[int]:
         """The numbers that were removed, ascending."""
         return sorted(self._taken()[1])
+
+    def ends(self) -> tuple[int, int]:
+        """The highest number that exists, and the highest that was ever taken; 0 where there is none."""
+        existing, removed = self._taken()
+        highest = max(existing, default=0)
+        newest = highest if highest not in removed else max(existing - removed, default=0)
+        return newest, max(highest, max(removed, default=0))
 
     def exists(self, number: int) -> bool:
         """Whether `numbers` has this one, without listing the others."""
@@ -58,11 +67,11 @@ class NumberedPointers:
         Raises:
             VerificationError: The pointer cannot be read, or holds something else.
         """
-        return _read_digest(f"{self._directory}/{number}")
+        return _read_digest(f"{self._prefix}{number}")
 
     def removed_digest(self, number: int) -> str:
         """The digest that a removed pointer held; errors as in `digest`."""
-        return _read_digest(f"{self._directory}/{number}{_TOMBSTONE}")
+        return _read_digest(f"{self._prefix}{number}{_TOMBSTONE}")
 
     def intact_digest(self, number: int, otherwise: str) -> str:
         """The digest that a pointer holds; `otherwise` where it is corrupt (for searches, which go on to the next)."""
@@ -78,14 +87,19 @@ class NumberedPointers:
                 return path.stat().st_mtime_ns
         return self._path(number).stat().st_mtime_ns
 
-    def add(self, digest: str) -> int:
-        """Make a pointer with the next free number; two processes never get the same one, even without a lock."""
+    def add(self, digest: str, taken: int | None = None) -> int:
+        """Make a pointer with the next free number; two processes never get the same one, even without a lock.
+
+        Args:
+            digest: What it holds.
+            taken: The highest number that was ever taken, where the caller has just listed them (`ends`).
+        """
         make_directory(self._directory)
         with staged(self._root, f"{digest}\n".encode("ascii")) as fresh:
             # The kernel's own time stamps are some milliseconds coarse; "the newest" has to be exact.
             now = time.time_ns()
             os.utime(fresh.path, ns=(now, now))
-            number = max(set().union(*self._taken()), default=0) + 1
+            number = (self.ends()[1] if taken is None else taken) + 1
             while not (_create(self._path(number), fresh.path) and self._is_kept(number, digest)):
                 number += 1
             sync_directory(self._directory)
@@ -109,8 +123,7 @@ class NumberedPointers:
     def _taken(self) -> tuple[set[int], set[int]]:
         """The numbers with a pointer, and those with a tombstone: who has both is removed."""
         try:
-            with os.scandir(self._directory) as found:
-                names = [item.name for item in found]
+            names = os.listdir(self._directory)  # noqa: PTH208 (a name each, not a Path: there may be thousands)
         except FileNotFoundError:
             return set(), set()
         removed = {name.removesuffix(_TOMBSTONE) for name in names if name.endswith(_TOMBSTONE)}
@@ -127,19 +140,21 @@ def _read_digest(path: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY)  # a third of the time of Path.read_bytes: lists read thousands
         try:
-            text = os.read(descriptor, 2 * _POINTER_BYTES).decode("ascii", "replace")
+            data = os.read(descriptor, 2 * _POINTER_BYTES)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise VerificationError("a pointer cannot be read", where=path, why=error.strerror) from error
-    if not text.endswith("\n") or not is_digest(text[:-1]):
+        fix = f"make the file readable, or: {REPAIR}"
+        raise VerificationError("a pointer cannot be read", where=path, why=error.strerror, fix=fix) from error
+    if not _POINTER.fullmatch(data):
+        text = data.decode("ascii", "replace")
         raise VerificationError(
             "a pointer is corrupt",
             where=path,
             why=f"expected a SHA-256 and a line end, found {text[:70]!r}",
-            fix="restore this file from a backup, or publish the same files again as a new version",
+            fix=f"{REPAIR}   (or restore this file from a backup)",
         )
-    return text[:-1]
+    return data[:-1].decode("ascii")
 
 
 def _create(target: Path, content: Path) -> bool:

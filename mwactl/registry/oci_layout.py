@@ -100,10 +100,15 @@ def artifact_type(kind: str) -> str:
     return f"application/vnd.mwactl.{kind}.v1"
 
 
-def entry_artifacts(root: Path, entry: Entry) -> list[Artifact]:
+def entry_artifacts(root: Path, entry: Entry, *, called: tuple[str, int] | None = None) -> list[Artifact]:
     """An entry of the registry at `root`, and after it what is attached to it; none of it holds on one machine only.
 
     The files are not read: whoever copies them compares their bytes with the digests.
+
+    Args:
+        root: The registry.
+        entry: Which.
+        called: The name and the number it goes by there, where these are not its own.
 
     Raises:
         VerificationError: The manifest or an attachment is corrupt.
@@ -117,11 +122,12 @@ def entry_artifacts(root: Path, entry: Entry) -> list[Artifact]:
     layers = [Descriptor(_media_type(file), file["sha256"], file["size"], annotations={TITLE: file["path"]})
               for file in files] or [_describe(_EMPTY, EMPTY_TYPE)]  # fmt: skip
     config = _describe(manifest, MANIFEST_TYPE)
-    annotations = {TITLE: entry.name, VERSION: str(entry.version)}
+    name, version = called or (entry.name, entry.version)
+    annotations = {TITLE: name, VERSION: str(version)}
     stored: dict[str, Source] = {file["sha256"]: blobs.path(file["sha256"]) for file in files}
     contents = stored or {layers[0].digest: _EMPTY}
     image = _image(artifact_type(kind), config, layers, annotations)
-    whole = Artifact(image, {entry.digest: manifest, **contents}, artifact_type(kind), f"{entry.name}-{entry.version}")
+    whole = Artifact(image, {entry.digest: manifest, **contents}, artifact_type(kind), f"{name}-{version}")
     attachments = Attachments(root, blobs, entry).portable()
     return [whole, *(_attachment(whole, entry, *attachment) for attachment in attachments)]
 

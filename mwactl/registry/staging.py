@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ def chunks_of(source: Source) -> Iterator[bytes]:
         try:
             file = source.open("rb")
         except OSError as error:  # told apart from a registry that may not be written
-            raise MwactlError("a file to publish cannot be read", where=str(source), why=error.strerror) from error
+            what, fix = "a file to publish cannot be read", f"make it readable: chmod u+r {shlex.quote(str(source))}"
+            raise MwactlError(what, where=str(source), why=error.strerror, fix=fix) from error
         with file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk

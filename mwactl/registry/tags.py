@@ -14,6 +14,7 @@ from typing import Any
 
 from mwactl.errors import UsageError, VerificationError
 from mwactl.files import canonical_json, sha256_bytes, sync_directory
+from mwactl.registry.fault import REPAIR
 from mwactl.registry.staging import staged
 
 Words = dict[str, str]
@@ -79,14 +80,15 @@ class Tags:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise VerificationError("the tags cannot be read", where=str(self._path), why=error.strerror) from error
+            what, fix = "the tags cannot be read", f"make the file readable, or: {REPAIR}"
+            raise VerificationError(what, where=str(self._path), why=error.strerror, fix=fix) from error
         tags = _parsed(data)
         if tags is None:
             raise VerificationError(
                 f"the tags of {self._path.parent.name} are damaged",
                 where=str(self._path),
                 why="the file does not have the checksum that is in it",
-                fix=f"mwactl registry verify --repair   (mwactl registry log {self._path.parent.name} has each change)",
+                fix=f"{REPAIR}   (mwactl registry log {self._path.parent.name} has each change)",
             )
         return tags
 

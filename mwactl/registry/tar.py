@@ -159,6 +159,8 @@ class _Walk:
         self._file.seek(offset)
         block = self._file.read(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
+            if offset == 0:
+                self._fail("this is no tar, or it is cut off", "it has not even one header")
             self._fail("it is cut off", "the end mark is missing")
         if not any(block):
             return None

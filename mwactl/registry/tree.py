@@ -16,7 +16,9 @@ from mwactl.registry.manifest import parse_manifest
 from mwactl.registry.reference import parse_reference
 from mwactl.registry.store import Registry
 
+_ANY_PARENTS, _NO_PARENTS = b'"parents":[', b'"parents":[]'
 _PARENTS = re.compile(rb'"parents":\[([^\]]*)\]')
+_CHUNK_BYTES = 1 << 14  # most manifests have less: one system call then
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
@@ -88,9 +90,10 @@ def _descendants(
         data = _verified(directory, digest)
         if data is None:
             unread += names
-        for parent in _mentioned_parents(data or b""):
-            mentioning.setdefault(parent, set()).add(digest)
-            contents[digest] = data or b""
+        elif data.count(_NO_PARENTS) < data.count(_ANY_PARENTS):
+            contents[digest] = data
+            for parent in _mentioned_parents(data):
+                mentioning.setdefault(parent, set()).add(digest)
     found: dict[str, dict[str, Any]] = {}
     queue = [ancestor]
     for parent in queue:  # grows while it is walked: breadth first
@@ -111,7 +114,9 @@ def _verified(blobs: str, digest: str) -> bytes | None:
     try:
         descriptor = os.open(f"{blobs}/{digest[:2]}/{digest}", os.O_RDONLY)
         try:
-            data = os.read(descriptor, os.fstat(descriptor).st_size)
+            data = os.read(descriptor, _CHUNK_BYTES)
+            if len(data) == _CHUNK_BYTES:
+                data += os.read(descriptor, os.fstat(descriptor).st_size)
         finally:
             os.close(descriptor)
     except OSError:

@@ -109,7 +109,7 @@ def repair(registry: Registry, before: Verification) -> Verification:
             if not blob.is_whole and store.set_aside_if_rotten(blob.digest):
                 del blobs[blob.digest]
         census = _rewrite(root, before.selection)
-        for digest in {need.digest for need in census.needs}:
+        for digest in {need.digest for need in census.checked}:
             if not store.path(digest).exists() and (size := _bring_back(root, store, digest)) is not None:
                 blobs[digest] = Blob(digest, store.path(digest), size, digest)
         # Once more: a manifest that came back may say what a damaged pointer held.
@@ -150,7 +150,7 @@ def _paths(root: Path, census: Census, selection: Selection | None) -> list[Path
     """The blobs to read: those that are needed, or all there are."""
     store = BlobStore(root)
     if selection is not None:
-        needed = (store.path(digest) for digest in sorted({need.digest for need in census.needs}))
+        needed = (store.path(digest) for digest in sorted({need.digest for need in census.checked}))
         return [path for path in needed if path.exists()]
     return sorted(path for path in (root / "blobs" / "sha256").glob("*/*") if _is_blob(path))
 
@@ -190,7 +190,7 @@ def _judged(root: Path, census: Census, blobs: Mapping[str, Blob], selection: Se
 def _blob_faults(root: Path, census: Census, blobs: Mapping[str, Blob]) -> list[Fault]:
     store = BlobStore(root)
     needs: dict[str, list[Need]] = {}
-    for need in census.needs:
+    for need in census.checked:
         needs.setdefault(need.digest, []).append(need)
     faults = [
         Fault("a blob that nothing needs", blob.path, shortened(blob.digest), _seen(blob), REPAIR)
@@ -283,5 +283,5 @@ def _bring_back(root: Path, store: BlobStore, digest: str) -> int | None:
 
 def _new_blobs(registry: Registry, census: Census, known: Mapping[str, Blob]) -> dict[str, Blob]:
     """What is needed since pointers were repaired, and was not read before."""
-    paths = {BlobStore(registry.root).path(need.digest) for need in census.needs if need.digest not in known}
+    paths = {BlobStore(registry.root).path(need.digest) for need in census.checked if need.digest not in known}
     return {blob.digest: blob for blob in _read(registry, sorted(path for path in paths if path.exists()))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -28,11 +29,15 @@ CONNECTION_ERRORS = (OSError, http.client.HTTPException)
 _TIMEOUT_SECONDS = 30.0
 _MAX_REDIRECTS = 5
 _MAX_REFUSAL_BYTES = 4096
+#: How long a short answer may take: who sends a byte now and then never times out.
+_LONGEST_ANSWER_SECONDS = 300.0
 #: How long to wait after each failure in a row; after the last one it is given up.
 _PAUSES_SECONDS = (1.0, 4.0, 15.0)
 #: A server that asks for a longer pause is not waited for: the user decides.
 _LONGEST_PAUSE_SECONDS = 30.0
 _COME_AGAIN = (408, 429, 500, 502, 503, 504)
+_HEADER_NUMBER = re.compile(r"[0-9]{1,15}")
+_URL = re.compile(r"https?://[^@\s/?#]+(?:[/?#]\S*)?", re.IGNORECASE)
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
 
 
@@ -59,10 +64,9 @@ class RefusedError(Exception):
         self.detail = detail
 
     @property
-    def retry_after_s(self) -> float | None:
+    def retry_after_s(self) -> int | None:
         """How long the server asks to wait, where it says so in seconds."""
-        value = self.headers.get("Retry-After", "")
-        return float(value) if value.isdecimal() else None
+        return header_number(self.headers, "Retry-After")
 
 
 class LostError(Exception):
@@ -89,7 +93,7 @@ class Http:
     """
 
     def __init__(self, origin: str, identity: Identity, reporter: Reporter) -> None:
-        self.origin = origin.lower()
+        self.origin = origin_of(parse_url(origin))
         self._identity = identity
         self._reporter = reporter
         self._opener = _opener()
@@ -118,7 +122,7 @@ class Http:
             LostError: There was no answer, or the sending was cut off.
             MwactlError: The server cannot be reached at all, or redirects to where it must not.
         """
-        response = self._answer(method, urljoin(self.origin, url), dict(headers or {}), body, progress)
+        response = self._answer(method, parse_url(url, base=self.origin), dict(headers or {}), body, progress)
         try:
             if not 200 <= response.status < 300:
                 raise _refusal(response)
@@ -216,16 +220,58 @@ def read_all(response: http.client.HTTPResponse, limit_bytes: int, *, where: str
         LostError: It ended early.
         MwactlError: It is longer than `limit_bytes`.
     """
+    if response.headers.get_content_type() == "text/html":
+        raise MwactlError(
+            "a web page came instead of an answer",
+            where=where,
+            fix="check the address, and whether the network asks for a login in a browser first",
+        )
+    data, deadline = bytearray(), time.monotonic() + _LONGEST_ANSWER_SECONDS
     try:
-        data = response.read(limit_bytes + 1)
+        while len(data) <= limit_bytes and (piece := response.read1(limit_bytes + 1 - len(data))):
+            data += piece
+            if time.monotonic() > deadline:
+                raise _unusable("the server's answer takes too long", where, f"{len(data):,} bytes have come")
     except CONNECTION_ERRORS as error:
         raise LostError(f"the connection was lost: {error or type(error).__name__}") from error
     if len(data) > limit_bytes:
-        raise MwactlError("the server's answer is too long", where=where, why=f"at most {limit_bytes:,} bytes are read")
-    promised = response.headers.get("Content-Length", "")
-    if promised.isdecimal() and len(data) < int(promised):
-        raise LostError(f"the connection ended after {len(data):,} of {int(promised):,} bytes")
-    return data
+        raise _unusable("the server's answer is too long", where, f"at most {limit_bytes:,} bytes are read")
+    promised = header_number(response.headers, "Content-Length")
+    if promised is not None and len(data) < promised:
+        raise LostError(f"the connection ended after {len(data):,} of {promised:,} bytes")
+    return bytes(data)
+
+
+def header_number(headers: Headers, name: str) -> int | None:
+    """The number in a header; None where there is none that makes sense."""
+    value: str = headers.get(name, "").strip()
+    return int(value) if _HEADER_NUMBER.fullmatch(value) else None
+
+
+def parse_url(text: str, *, base: str = "") -> str:
+    """A whole address of HTTP, as it can be asked for.
+
+    Args:
+        text: The address, or a path at `base`.
+        base: A whole address.
+
+    Raises:
+        MwactlError: It is none: servers send anything.
+    """
+    try:
+        url = urljoin(base, text)
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        usable = url.isascii() and url.isprintable() and _URL.fullmatch(url) and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = None
+    if not usable:
+        raise _unusable("this address cannot be used", base or text[:80], f"it is {text[:80]!r}" if base else None)
+    return url
+
+
+def _unusable(what: str, where: str, why: str | None) -> MwactlError:
+    return MwactlError(what, where=where, why=why, fix="check the address, or tell whoever runs the server")
 
 
 def unreachable(place: str, reason: object) -> MwactlError:
@@ -272,18 +318,18 @@ def redirected(url: str, location: str) -> str:
     """Where an answer from `url` sends us.
 
     Raises:
-        MwactlError: To something else than HTTP, or out of encryption.
+        MwactlError: To something else than HTTP, out of encryption, or to no address at all.
     """
-    target = urljoin(url, location)
+    scheme = location.partition(":")[0].lower() if "://" in location else ""
     allowed = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
-    if urlsplit(target).scheme not in allowed:
+    if scheme and scheme not in allowed:
         raise MwactlError(
             "the server redirects to an address that is not safe",
             where=url,
-            why=f"it leads to {target[:80]!r}",
+            why=f"it leads to {location[:80]!r}",
             fix="tell whoever runs the server",
         )
-    return target
+    return parse_url(location, base=url)
 
 
 def _refusal(response: http.client.HTTPResponse) -> RefusedError:

@@ -15,10 +15,10 @@ from pathlib import Path
 from mwactl.errors import VerificationError
 from mwactl.files import naming_write_errors, sha256_file
 from mwactl.progress import Progress
-from mwactl.remote.client import CONNECTION_ERRORS, Http, LostError, RefusedError
+from mwactl.remote.client import CONNECTION_ERRORS, Http, LostError, RefusedError, header_number
 
 _CHUNK_BYTES = 1 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]+/([0-9]+|\*)")
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def _start(response: http.client.HTTPResponse, have: int, part: Path, progress: 
 
 
 def _check_length(response: http.client.HTTPResponse, have: int, wanted: Wanted) -> None:
-    length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and have + int(length) != wanted.size:
-        raise _wrong_size(wanted, f"expected {wanted.size:,} bytes, the server has {have + int(length):,}")
+    length = header_number(response.headers, "Content-Length")
+    if length is not None and have + length != wanted.size:
+        raise _wrong_size(wanted, f"expected {wanted.size:,} bytes, the server has {have + length:,}")
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:

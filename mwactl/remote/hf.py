@@ -26,8 +26,8 @@ from mwactl.registry.untrusted import MAX_JSON_BYTES, fail, parse_untrusted
 from mwactl.remote.address import HubAddress
 from mwactl.remote.client import Http, origin_of, read_all
 from mwactl.remote.fetch import Wanted
-from mwactl.remote.hf_errors import naming_hub_errors
-from mwactl.remote.offer import MAX_ATTACHMENTS, Item, Offer, Sent, Shipment
+from mwactl.remote.hf_errors import naming_hub_errors, strange_answer
+from mwactl.remote.offer import MAX_ATTACHMENTS, Documents, Item, Offer, Sent, Shipment, check_count
 from mwactl.remote.refusal import Door, naming_refusals
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ ATTACHMENTS = "mwactl-attachments"
 README = "README.md"
 
 _ATTACHMENT = re.compile(rf"{ATTACHMENTS}/(?P<number>[0-9]{{4,9}})-[a-z0-9._-]+-(?P<digest>[0-9a-f]{{64}})\.json")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SEAL = "<!-- card by mwactl, as it was made: sha256:%s -->"
 _OWN = frozenset({MANIFEST, ".gitattributes"})
 
 
@@ -65,6 +67,7 @@ class HubRemote:
 
         self.address = address
         self._public = public
+        self._reporter = reporter
         # The library reads HF_ENDPOINT when it is imported; who sets it later means it too.
         self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="mwactl")
         token = get_token()
@@ -94,7 +97,7 @@ class HubRemote:
         if info is None:
             with naming_hub_errors(self.door):
                 self._api.create_repo(repository, private=not self._public, exist_ok=True)
-                info = self._api.model_info(repository, files_metadata=True)
+            info = self._info()
         commit = self._commit(shipment, info)
         items = tuple(_items(commit, info))
         if not commit.stale and all(item.there for item in items):
@@ -104,7 +107,7 @@ class HubRemote:
             for path, source in commit.files.items()
         ]
         operations += [CommitOperationDelete(path, is_folder=False) for path in commit.stale]
-        with naming_hub_errors(self.door):
+        with naming_hub_errors(self.door, sends_card=True):
             # The parent makes it fail where somebody else pushed meanwhile, instead of mixing two versions.
             done = self._api.create_commit(
                 repository,
@@ -118,8 +121,6 @@ class HubRemote:
 
     def _open_for_push(self, entry: Entry) -> ModelInfo | None:
         """What is in the repository; None where there is none yet."""
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
         if self.address.revision is not None:
             raise UsageError(
                 "a push goes to the main branch",
@@ -129,13 +130,21 @@ class HubRemote:
         _check_paths(entry)
         if not self.door.is_known:
             raise MwactlError("a push needs a login", where=str(self.address), fix=self.door.login)
+        try:
+            return self._info()
+        except NotFoundError:
+            return None
+
+    def _info(self) -> ModelInfo:
+        """What is in the repository, in a form that makes sense."""
         with naming_hub_errors(self.door):
-            try:
-                return self._api.model_info(self.address.repository, files_metadata=True)
-            except GatedRepoError:
-                raise
-            except RepositoryNotFoundError:
-                return None
+            info = self._api.model_info(self.address.repository, revision=self.address.revision, files_metadata=True)
+        paths = [sibling.rfilename for sibling in info.siblings or ()]
+        if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+            raise strange_answer(self.door, f"its commit is {info.sha!r}"[:200])
+        if not all(isinstance(path, str) for path in paths):
+            raise strange_answer(self.door, "its files have no names")
+        return info
 
     def _commit(self, shipment: Shipment, info: ModelInfo | None) -> _Commit:
         there = {} if info is None else _siblings(info)
@@ -144,8 +153,6 @@ class HubRemote:
         files: dict[str, Path | bytes] = {}
         for file in entry.manifest["files"]:
             files[file["path"]] = blobs.path(file["sha256"])
-        if shipment.readme is not None:
-            files.setdefault(README, shipment.readme)
         manifest = blobs.read(entry.digest, where=f"the manifest of {entry.reference}")
         old_manifest = self._document(MANIFEST, info) if info is not None and MANIFEST in there else None
         attached = {path: found for path in there if (found := _ATTACHMENT.fullmatch(path))}
@@ -158,8 +165,14 @@ class HubRemote:
             if digest not in known:
                 number += 1
                 files[f"{ATTACHMENTS}/{number:04}-{kind}-{digest}.json"] = data
+        check_count(len(kept) + sum(path.startswith(f"{ATTACHMENTS}/") for path in files), entry)
         files[MANIFEST] = manifest
         before = {*attached, *_paths_in(old_manifest, where=str(self.address))} & there.keys()
+        if shipment.readme is not None and README not in files:
+            if info is None or README not in there or README in before or _is_sealed(self._document(README, info)):
+                files[README] = _sealed(shipment.readme)
+            else:
+                self._reporter.warn(f"{README} there was written by somebody: it stays (mwactl card {entry.reference})")
         return _Commit(files, tuple(sorted(before - files.keys() - kept.keys())))
 
     # -- pulling -----------------------------------------------------------------------------------------------
@@ -172,8 +185,7 @@ class HubRemote:
             VerificationError: An attachment is not what its name says.
             MwactlError: The Hub cannot be reached, or refuses.
         """
-        with naming_hub_errors(self.door):
-            info = self._api.model_info(self.address.repository, revision=self.address.revision, files_metadata=True)
+        info = self._info()
         if MANIFEST not in _siblings(info):
             raise NotFoundError(
                 "there is no adapter of mwactl in this repository",
@@ -193,12 +205,12 @@ class HubRemote:
         if len(found) > MAX_ATTACHMENTS:
             why = f"{len(found):,} documents, at most {MAX_ATTACHMENTS:,}"
             fail("too much is attached to it", where=str(self.address), why=why)
-        documents = []
+        documents, counted = [], Documents(str(self.address))
         for each in sorted(found, key=lambda each: int(each["number"])):
             data = self._document(each[0], info)
             if sha256_bytes(data) != each["digest"]:
                 fail("an attachment is not what its name says", where=f"{self.address} {each[0]}")
-            documents.append(data)
+            documents.append(counted.take(data))
         return tuple(documents)
 
     def _document(self, path: str, info: ModelInfo) -> bytes:
@@ -237,6 +249,18 @@ def _check_paths(entry: Entry) -> None:
                 why=f"its file {file['path']} would be where the repository keeps something else",
                 fix=f"mwactl registry pack {entry.reference} -o FILE.tar, or push it to an OCI registry",
             )
+
+
+def _sealed(card: bytes) -> bytes:
+    """A card with a last line that no longer fits when somebody changes anything above it."""
+    body = card.rstrip() + b"\n\n"
+    return body + (_SEAL % sha256_bytes(body)).encode() + b"\n"
+
+
+def _is_sealed(readme: bytes) -> bool:
+    """Whether this is a card that mwactl made and nobody touched."""
+    lines = readme.splitlines(keepends=True)
+    return bool(lines) and lines[-1].decode("utf-8", "replace").strip() == _SEAL % sha256_bytes(b"".join(lines[:-1]))
 
 
 def _siblings(info: ModelInfo) -> dict[str, RepoSibling]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,14 +9,13 @@ from pathlib import Path
 
 from mwactl import home
 from mwactl.errors import ResourceError
-from mwactl.files import naming_write_errors, no_space
+from mwactl.files import naming_write_errors
 from mwactl.progress import Reporter
 
 LOCK_TIMEOUT_S = 600.0
 """How long a pull waits for another one, in seconds: about as long as a large one takes."""
 
 _SILENT_WAIT_S = 2.0
-_SPARE_BYTES = 64 * 2**20
 #: A download that nobody came back for in a week is not missed.
 _FORGOTTEN_AFTER_S = 7 * 86_400
 
@@ -53,16 +51,6 @@ def incoming(reporter: Reporter) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
-
-
-def check_space(folder: Path, size_bytes: int) -> None:
-    """Look whether there is room for what is to come, before anything is fetched.
-
-    Raises:
-        ResourceError: There is not.
-    """
-    if shutil.disk_usage(folder).free < size_bytes + _SPARE_BYTES:
-        raise no_space(folder)
 
 
 def clear(folder: Path, names: Iterable[str]) -> None:

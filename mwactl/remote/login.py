@@ -11,11 +11,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from mwactl.errors import MwactlError
 from mwactl.progress import Reporter
-from mwactl.remote.client import Http, origin_of, read_all
+from mwactl.remote.client import Http, origin_of, parse_url, read_all
 
 _MAX_TOKEN_BYTES = 1 << 20
 _PARAMETER = re.compile(r'([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
@@ -116,12 +116,13 @@ class OciIdentity:
     def _token(self, asked: Mapping[str, str]) -> str:
         """A token from the place that the challenge names, for what it says is needed."""
         realm = asked.get("realm", "")
-        if urlsplit(realm).scheme not in (("http", "https") if self._plain_http else ("https",)):
+        if realm.partition("://")[0].lower() not in (("http", "https") if self._plain_http else ("https",)):
             raise MwactlError(
                 "the registry sends the login to an address that is not safe",
                 where=realm[:80],
                 fix="tell whoever runs the registry; nothing was sent",
             )
+        parse_url(realm)
         query = urlencode({key: asked[key] for key in ("service", "scope") if key in asked})
         url = f"{realm}{'&' if '?' in realm else '?'}{query}"
         giver = Http(origin_of(realm), _Password(self._credentials), self._reporter)
@@ -133,11 +134,19 @@ class OciIdentity:
         try:
             answer = giver.persist(ask, where=realm)
             token = answer.get("token") or answer["access_token"]
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise MwactlError("the registry gives no token that can be read", where=realm) from error
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+            raise _no_token(realm) from error
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise MwactlError("the registry gives no token that can be read", where=realm)
+            raise _no_token(realm)
         return token
+
+
+def _no_token(realm: str) -> MwactlError:
+    return MwactlError(
+        "the registry gives no token that can be read",
+        where=realm,
+        fix="try again later, or tell whoever runs the registry",
+    )
 
 
 class _Password:

@@ -6,13 +6,15 @@ sees the whole adapter or none.
 
 from __future__ import annotations
 
-from mwactl.errors import UsageError
+from mwactl.errors import UsageError, VerificationError
 from mwactl.files import sha256_bytes
 from mwactl.progress import Progress, Reporter
+from mwactl.registry import Entry
 from mwactl.registry.oci_layout import (
     ATTACHMENT_TYPE,
     IMAGE_TYPE,
     Artifact,
+    Descriptor,
     Image,
     entry_artifacts,
     parse_descriptor,
@@ -24,7 +26,7 @@ from mwactl.remote.address import OciAddress
 from mwactl.remote.client import Http
 from mwactl.remote.fetch import Wanted
 from mwactl.remote.oci_api import OciRepository
-from mwactl.remote.offer import MAX_ATTACHMENTS, Item, Offer, Sent, Shipment
+from mwactl.remote.offer import MAX_ATTACHMENTS, Documents, Item, Offer, Sent, Shipment, check_count
 from mwactl.remote.refusal import Door, missing
 
 _OURS = "application/vnd.mwactl."
@@ -55,7 +57,9 @@ class OciRemote:
 
     def plan(self, shipment: Shipment) -> list[Item]:
         """What a push would send: every blob, and the image manifests that refer to them."""
-        artifacts, entry = self._artifacts(shipment), shipment.entry
+        return self._items(self._artifacts(shipment), shipment.entry)
+
+    def _items(self, artifacts: list[Artifact], entry: Entry) -> list[Item]:
         titles = {file["sha256"]: file["path"] for file in entry.manifest["files"]}
         titles |= {entry.digest: "manifest", sha256_bytes(b"{}"): "nothing"}
         items = [
@@ -71,9 +75,9 @@ class OciRemote:
 
     def push(self, shipment: Shipment, progress: Progress) -> Sent:
         """Send an entry and what is attached to it."""
-        items = self.plan(shipment)
-        there = {item.digest for item in items if item.there}
         whole, *attachments = artifacts = self._artifacts(shipment)
+        items = self._items(artifacts, shipment.entry)
+        there = {item.digest for item in items if item.there}
         for digest, source in _blobs_of(artifacts).items():
             if digest in there:
                 progress.advance(size_of(source))
@@ -105,11 +109,12 @@ class OciRemote:
         image = parse_image(data, where=where)
         if image.subject is not None:
             fail("this is attached to an adapter, and is none itself", where=where)
-        attachments = sorted(self._attachments(sha256_bytes(data)), key=lambda each: (each.title, each.version))
+        documents = Documents(f"the attachments of {where}")
+        attachments = sorted(self._attachments(data, documents), key=lambda each: (each.title, each.version))
         return Offer(
             image.title,
             self._repository.document(image.config),
-            tuple(self._repository.document(each.layers[0]) for each in attachments),
+            tuple(documents.take(self._repository.document(each.layers[0])) for each in attachments),
             lambda file: Wanted(self._repository.blob_url(file["sha256"]), file["sha256"], file["size"], file["path"]),
         )
 
@@ -121,24 +126,46 @@ class OciRemote:
                 why="a digest follows from the content",
                 fix=f"type a tag: oci://{self.address.host}/{self.address.repository}:TAG",
             )
-        return entry_artifacts(shipment.root, shipment.entry)
+        artifacts = self._as_there(shipment) or entry_artifacts(shipment.root, shipment.entry)
+        there = {each.digest for each in self._listed(artifacts[0].descriptor.digest)}
+        check_count(len(there | {each.descriptor.digest for each in artifacts[1:]}), shipment.entry)
+        return artifacts
 
-    def _attachments(self, subject: str) -> list[Image]:
+    def _as_there(self, shipment: Shipment) -> list[Artifact] | None:
+        """The artifacts as the tag holds them, where it holds this content under another name.
+
+        Then the tag stays where it is, and what others attached to it stays with it.
+        """
+        data = self._repository.manifest(self.address.reference)
+        try:
+            image = None if data is None else parse_image(data, where=str(self.address))
+        except VerificationError:
+            return None  # something else, which the push replaces
+        if image is None or image.config.digest != shipment.entry.digest:
+            return None
+        artifacts = entry_artifacts(shipment.root, shipment.entry, called=(image.title, image.version))
+        return artifacts if artifacts[0].manifest == data else None
+
+    def _listed(self, subject: str) -> list[Descriptor]:
         where = f"the attachments of {self.address}"
         listed = [parse_descriptor(said, where=where) for said in self._repository.referrers(subject)]
         # Others may attach things of their own: a signature, a list of software. They are not ours to understand.
-        ours = [
+        return [
             each for each in listed if each.media_type == IMAGE_TYPE and (each.artifact_type or "").startswith(_OURS)
         ]
+
+    def _attachments(self, whole: bytes, documents: Documents) -> list[Image]:
+        where, subject = f"the attachments of {self.address}", sha256_bytes(whole)
+        ours = self._listed(subject)
         if len(ours) > MAX_ATTACHMENTS:
             fail("too much is attached to it", where=where, why=f"{len(ours):,} documents, at most {MAX_ATTACHMENTS:,}")
-        return [self._attachment(each.digest, subject, where) for each in ours]
+        return [self._attachment(each.digest, subject, where, documents) for each in ours]
 
-    def _attachment(self, digest: str, subject: str, where: str) -> Image:
+    def _attachment(self, digest: str, subject: str, where: str, documents: Documents) -> Image:
         data = self._repository.manifest(f"sha256:{digest}")
         if data is None:
             fail("an attachment is listed, but not there", where=where, why=f"sha256:{digest[:12]}…")
-        image = parse_image(data, where=where)
+        image = parse_image(documents.take(data), where=where)
         if image.subject != subject or image.layers[0].media_type != ATTACHMENT_TYPE:
             fail("an attachment is about something else", where=where, why=f"sha256:{digest[:12]}…")
         return image

@@ -15,12 +15,14 @@ from mwactl.registry.oci_layout import IMAGE_TYPE, INDEX_TYPE, Descriptor
 from mwactl.registry.staging import Source, chunks_of, size_of
 from mwactl.registry.untrusted import MAX_JSON_BYTES, fail, parse_untrusted
 from mwactl.remote.address import OciAddress
-from mwactl.remote.client import Headers, Http, RefusedError, read_all, redirected
+from mwactl.remote.client import Headers, Http, RefusedError, parse_url, read_all, redirected
 from mwactl.remote.login import OciIdentity
-from mwactl.remote.offer import MAX_ATTACHMENTS
+from mwactl.remote.offer import Documents
 from mwactl.remote.refusal import Door, naming_refusals
 
 _DOCKER_HUB = "registry-1.docker.io"
+#: As many as there could be attachments, one a page.
+_MAX_PAGES = 1000
 _HOSTS = {"docker.io": _DOCKER_HUB, "index.docker.io": _DOCKER_HUB}
 
 
@@ -124,15 +126,24 @@ class OciRepository:
     # -- what is attached to a manifest -------------------------------------------------------------------------
 
     def referrers(self, subject: str) -> list[Any]:
-        """What says that it is about a manifest, as it is listed: by the registry, or in an index that stands in."""
+        """What says that it is about a manifest, as it is listed: by the registry, or in an index that stands in.
+
+        Raises:
+            VerificationError: The list makes no sense, or has no end.
+        """
         url: str | None = f"{self._base}/referrers/sha256:{subject}"
+        where = f"the attachments of {self.where}"
         listed: list[Any] = []
+        pages, seen = Documents(where), set[str]()
         while url is not None:
+            if url in seen or len(seen) == _MAX_PAGES:
+                fail("their list has no end", where=where, why=f"page {len(seen) + 1:,}")
+            seen.add(url)
             page = self._get(url, INDEX_TYPE, absent=(400, 404, 405))
             if page is None:
                 return self._stand_in(subject)
-            listed += self._manifests_in(page[0])
-            url = _next_page(page[1]) if len(listed) <= MAX_ATTACHMENTS else None
+            listed += self._manifests_in(pages.take(page[0]))
+            url = _next_page(page[1], self.http.origin + url)
         return listed
 
     def list_referrers(self, subject: str, referrers: list[Descriptor]) -> None:
@@ -206,10 +217,11 @@ def _stand_in_tag(subject: str) -> str:
     return f"sha256-{subject}"
 
 
-def _next_page(headers: Headers) -> str | None:
+def _next_page(headers: Headers, base: str) -> str | None:
     """The path in a `Link: <…>; rel="next"`, which is at the same server; None at the end."""
     link: str = headers.get("Link", "")
     address, _, parameters = link.partition(">")
     if 'rel="next"' not in parameters:
         return None
-    return urlsplit(address.lstrip(" <"))._replace(scheme="", netloc="").geturl()
+    parts = urlsplit(parse_url(address.lstrip(" <"), base=base))
+    return parts._replace(scheme="", netloc="").geturl()

@@ -7,15 +7,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mwactl.errors import MwactlError
 from mwactl.progress import Progress
 from mwactl.registry import Entry
+from mwactl.registry.untrusted import MAX_JSON_BYTES, fail
 from mwactl.remote.address import HubAddress, OciAddress
 from mwactl.remote.client import Http
 from mwactl.remote.fetch import Wanted
 from mwactl.remote.refusal import Door
 
 MAX_ATTACHMENTS = 1000
-"""No remote is asked for more documents about one adapter."""
+"""No remote is asked for more documents about one adapter, or given them."""
+
+MAX_DOCUMENT_BYTES = 8 * MAX_JSON_BYTES
+"""All documents about one adapter together are not longer: they are kept in memory."""
+
+
+class Documents:
+    """Counts what is read from a remote about one adapter, so that it cannot be without end.
+
+    Args:
+        where: What it is about, for the error.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._bytes = 0
+
+    def take(self, data: bytes) -> bytes:
+        """The document itself, once it is counted.
+
+        Raises:
+            VerificationError: All of them together are too long.
+        """
+        self._bytes += len(data)
+        if self._bytes > MAX_DOCUMENT_BYTES:
+            fail("too much is attached to it", where=self._where, why=f"more than {MAX_DOCUMENT_BYTES:,} bytes")
+        return data
+
+
+def check_count(count: int, entry: Entry) -> None:
+    """Look whether a push would attach more to an entry than a pull takes.
+
+    Raises:
+        MwactlError: It would.
+    """
+    if count > MAX_ATTACHMENTS:
+        raise MwactlError(
+            f"too much is attached to {entry.reference}; nothing was sent",
+            why=f"with what is there it would be {count:,} documents, and a pull takes {MAX_ATTACHMENTS:,}",
+            fix=f"mwactl registry pack {entry.reference} -o FILE.tar   (a bundle holds more)",
+        )
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ from mwactl.files import sha256_file
 from mwactl.progress import Progress, Reporter, Silent
 from mwactl.registry import Entry, Registry
 from mwactl.registry.blobs import BlobStore
+from mwactl.registry.bundle import check_registered
 from mwactl.registry.manifest import check_publishable
 from mwactl.registry.receive import Delivery, check_delivery
 from mwactl.registry.reference import checked_name
 from mwactl.registry.staging import Source
+from mwactl.registry.writing import check_space
 from mwactl.remote.address import HubAddress, parse_address
 from mwactl.remote.fetch import fetch
 from mwactl.remote.hf import HubRemote
-from mwactl.remote.incoming import check_space, clear, incoming
+from mwactl.remote.incoming import clear, incoming
 from mwactl.remote.oci import OciRemote
 from mwactl.remote.offer import Item, Offer, Remote, Sent, Shipment
 from mwactl.remote.refusal import naming_refusals
@@ -59,6 +61,7 @@ def plan_push(registry: Registry, entry: Entry, remote: Remote, *, readme: bytes
         readme: Its model card, for places that show one.
 
     Raises:
+        UsageError: The entry is a folder's, not the registry's.
         VerificationError: A file of the entry is not what its manifest says.
         MwactlError: The remote cannot be reached, or refuses.
     """
@@ -76,6 +79,7 @@ def push(
     Arguments as in `plan_push`.
 
     Raises:
+        UsageError: The entry is a folder's, not the registry's.
         VerificationError: A file of the entry is not what its manifest says.
         MwactlError: The remote cannot be reached, or refuses.
     """
@@ -147,7 +151,7 @@ def pull(registry: Registry, remote: Remote, plan: Pull, *, reporter: Reporter |
     """
     reporter = reporter or Silent()
     with incoming(reporter) as folder:
-        check_space(folder, plan.fetch_bytes)
+        _check_room(registry.root, folder, plan)
         blobs = BlobStore(registry.root)
         sources: dict[str, Source] = {digest: blobs.path(digest) for digest in plan.here}
         progress = reporter.progress(f"pulling {plan.name}", plan.fetch_bytes)
@@ -169,8 +173,22 @@ def _fetch_all(remote: Remote, plan: Pull, folder: Path, progress: Progress) -> 
         }
 
 
+def _check_room(root: Path, folder: Path, plan: Pull) -> None:
+    """Look for room in the cache and in the registry; what comes is in both for a while."""
+    arrived = sum(min((folder / digest).stat().st_size, file["size"])
+                  for digest, file in plan.to_fetch.items() if (folder / digest).exists())  # fmt: skip
+    missing = plan.fetch_bytes - arrived
+    existing = next(path for path in (root, *root.parents) if path.is_dir())
+    if existing.stat().st_dev == folder.stat().st_dev:
+        check_space(root, missing + plan.fetch_bytes)
+    else:
+        check_space(folder, missing)
+        check_space(root, plan.fetch_bytes)
+
+
 def _check_whole(registry: Registry, entry: Entry) -> None:
-    """Hash what is to be sent: rot stays at home."""
+    """Hash what is to be sent: rot stays at home, and so does what is not in the registry."""
+    check_registered(entry)
     blobs = BlobStore(registry.root)
     for file in entry.manifest["files"]:
         check_publishable(file["path"])

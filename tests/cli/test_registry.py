@@ -183,6 +183,25 @@ def test_each_failure_has_its_exit_code_and_a_next_step(mwactl_cli: Cli, registr
     assert "corrupt" in corrupt.stderr
 
 
+def test_log_follows_aliases_and_digests_to_their_version(mwactl_cli: Cli, registry: Registry) -> None:
+    first, second = publish(registry), publish(registry, data=b"more")
+    registry.alias("coco-mwa", "prod", 1)
+    ours = ["coco-mwa@1", "coco-mwa@1"]
+    for reference in ("coco-mwa:prod", f"coco-mwa@sha256:{first.digest[:10]}", "coco-mwa@1"):
+        assert mwactl_cli("registry", "log", reference, "-q").stdout.split() == ours
+    assert mwactl_cli("registry", "log", f"coco-mwa@sha256:{second.digest}", "-q").stdout.split() == ["coco-mwa@2"]
+    registry.remove(second)
+    assert mwactl_cli("registry", "log", "coco-mwa@2", "-q").stdout.split() == ["coco-mwa@2"] * 2
+
+
+@pytest.mark.parametrize("reference", ["coco-mwa:nope", "coco-mwa@sha256:" + "0" * 64, "other:prod", "coco-mwa@7"])
+def test_log_of_what_is_not_there_is_not_found(mwactl_cli: Cli, registry: Registry, reference: str) -> None:
+    publish(registry)
+    result = mwactl_cli("registry", "log", reference)
+    assert (result.code, result.stdout) == (3, "")
+    assert "fix: mwactl registry" in result.stderr
+
+
 def test_help_ends_with_an_example(mwactl_cli: Cli) -> None:
     for command in ("list", "show", "add", "alias", "tag", "log", "rm"):
         assert f"Example: mwactl registry {command}" in mwactl_cli("registry", command, "--help").stdout

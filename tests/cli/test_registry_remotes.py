@@ -111,6 +111,29 @@ def test_a_dry_run_changes_nothing_on_either_side(
     assert not registry.root.exists() and not (registry.root.parent / "cache").exists()
 
 
+def test_a_dry_run_names_the_very_command_and_a_push_the_pull_that_works(
+    mwactl_cli: Cli, oci_host: str, entry: Entry, hub: Any
+) -> None:
+    address = f"oci://{oci_host}/cli/hints:v1"
+    for arguments in (
+        ("push", "coco-mwa", address, "--plain-http"),
+        ("push", "coco-mwa", "hf://my-group/coco-mwa", "--public"),
+    ):
+        dry = mwactl_cli("registry", *arguments, "--dry-run")
+        assert f"next: mwactl registry {' '.join(arguments)}\n" in dry.stderr
+    pushed = mwactl_cli("registry", "push", "coco-mwa", address, "--plain-http")
+    assert f"next: mwactl registry pull {address} --plain-http   (anywhere)" in pushed.stderr
+    arguments = ("pull", address, "--name", "theirs", "--plain-http")
+    dry = mwactl_cli("registry", *arguments, "--dry-run")
+    assert f"next: mwactl registry {' '.join(arguments)}\n" in dry.stderr
+
+
+def test_a_file_that_is_no_bundle_is_said_so(mwactl_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "hostname").write_text("machine\n")
+    result = mwactl_cli("registry", "unpack", str(tmp_path / "hostname"))
+    assert result.code == 5 and "this is no tar" in result.stderr
+
+
 def test_the_hub_gets_the_model_card(mwactl_cli: Cli, hub: Any, entry: Entry) -> None:
     pushed = mwactl_cli("registry", "push", "coco-mwa", "hf://my-group/coco-mwa")
     assert pushed.code == 0, pushed.stderr

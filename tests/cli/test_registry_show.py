@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from mwactl.cli.registry.diff import diff as diff_command
+from mwactl.cli.registry.log import log as log_command
 from mwactl.cli.registry.show import show as show_command
 from mwactl.registry import Entry, Registry
 
@@ -80,7 +81,8 @@ def family() -> tuple[Entry, Entry, Entry]:
 def tree_of(lines: list[str]) -> list[str]:
     """The lines between the heading of the tree and what follows it."""
     start = lines.index("family") + 1
-    stop = next(i for i in range(start, len(lines)) if lines[i].startswith(("evaluation", "history")))
+    after = ("evaluation", "RESULTS", "base", "method", "history")
+    stop = next(i for i in range(start, len(lines)) if lines[i].startswith(after))
     return lines[start:stop]
 
 
@@ -140,6 +142,132 @@ def test_json_has_the_tree_beside_everything_else(family, mwactl_cli: Cli) -> No
     ]  # fmt: skip
     assert document["tree"]["unread"] == []
     assert {"manifest", "lineage", "attachments", "history"} <= document.keys()
+
+
+@pytest.fixture
+def trained() -> Entry:
+    """A version with everything that is usually known of one."""
+    registry = Registry.default()
+    recipe = {
+        "name": "coco",
+        "train": {"lr": 0.0003, "epochs": 20, "betas": [0.9, 0.98], "clip_norm": None, "amp": True},
+    }
+    entry = publish(
+        registry, "coco-mwa", data=[DATA[0], "a text", {"name": "coco", "split": "val"}],
+        method={"name": "mwa", "config": {"name": "mwa", "mwa": {"knowledge_extractor": 64, "share": False}}},
+        train=TRAIN | {"recipe": recipe}, metrics=[{"dataset": "coco", "split": "val", "rsum": 490.1234567}],
+        tensors={"parameters": 5_000_000}, exotic={"deep": 0.123456},
+    )  # fmt: skip
+    for split, rsum in (("test", 100.0), ("testB", 333.333333), ("test", 512.44444)):
+        recalls = {"R@1": 60.54321, "R@5": 85.0, "R@10": 91.999}
+        registry.attach(
+            entry, "evaluation",
+            {"data": {"name": "coco", "split": split, "digest": "e" * 64}, "rsum": rsum, "text_to_image": recalls,
+             "image_to_text": recalls, "zero_shot": split == "testB"},
+        )  # fmt: skip
+    validation = [{"epoch": n, "rsum": 400.0 + n} for n in range(1, 151)] + [{"epoch": 151, "rsum": 500.0}]
+    registry.attach(entry, "training", {"seconds": 4000.4, "peak_memory_bytes": 10**10, "validation": validation})
+    registry.attach(entry, "local-place", {"backbone": "beit3-large"})
+    return entry
+
+
+def test_a_terminal_shows_what_came_of_a_version_before_how_it_was_made_in_few_rounded_lines(
+    trained, on_terminal
+) -> None:
+    lines = on_terminal(show_command, "coco-mwa", columns=80)
+    assert lines[0] == f"coco-mwa@1  adapter  sha256:{trained.digest[:12]}"
+    after_family = lines[lines.index("RESULTS      RSUM  t2i R@1/5/10    i2t R@1/5/10    NOTE       WHEN") :]
+    assert after_family[1:4] == [
+        "coco test   512.4  60.5 85.0 92.0  60.5 85.0 92.0             just now",
+        "coco testB  333.3  60.5 85.0 92.0  60.5 85.0 92.0  zero-shot  just now",
+        "coco val    490.1                                             just now",
+    ]
+    assert re.fullmatch("validate  RSUM 401.0 [▁▂▃▄▅▆▇█]{28} 500.0, best 550.0 in epoch 150", after_family[4])
+    assert after_family[5:15] == [
+        "DATA        PICTURES  CAPTIONS  DIGEST",
+        f"coco train   113,287   566,747  sha256:{'d' * 12}",
+        "coco val",
+        "method    mwa, knowledge_extractor 64, share no",
+        "size      parameters: 5,000,000 in the adapter",
+        "training  steps 17,700, best epoch 18, seed 0, took 1 h 6 min, 10.0 GB of memory",
+        "          at most",
+        "recipe    amp yes, betas 0.9+0.98, epochs 20, lr 0.0003",
+        "more      exotic, local-place (in --json)",
+        next(line for line in after_family if line.startswith("history   just now  train  by ")),
+    ]
+    assert not re.search(r"[0-9]\.[0-9]{5}", "\n".join(lines)), "no raw number"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_line_of_show_is_wider_than_the_terminal(on_terminal, columns: int, encoding: str) -> None:
+    registry = Registry.default()
+    name, long = "n" * 64, "long-" * 30
+    counts = {"images": 10**9, "captions": 10**9, "skipped": 10**6}
+    entry = publish(
+        registry, name, train=TRAIN | {"recipe": {"train": {"key" * 20: "value" * 60}}},
+        data=[{"name": long, "split": "train", "digest": "d" * 64, **counts}],
+        **{f"fact{n}": n for n in range(60)},
+    )  # fmt: skip
+    registry.attach(entry, "evaluation", {"data": {"name": long, "split": "test"}, "rsum": 500.0, "zero_shot": True})
+    registry.tag(entry, {f"tag{n}": "value" * 20 for n in range(3)})
+    registry.alias(name, "a" * 64, 1)
+    lines = on_terminal(show_command, name, columns=columns, encoding=encoding)
+    assert [line for line in lines if len(line) > columns] == []
+    assert all(line.isascii() for line in lines) == (encoding == "ascii")
+    whole = [line for line in lines if f"{long} test"[: columns - 48] in line] if columns > 80 else ["not asked"]
+    assert whole, "what room there is is used"
+
+
+def test_ascii_terminals_get_the_ends_of_the_curve_without_bars(trained, on_terminal) -> None:
+    lines = on_terminal(show_command, "coco-mwa", encoding="ascii")
+    assert "validate  RSUM 401.0 to 500.0, best 550.0 in epoch 150" in lines
+
+
+def test_a_pipe_gets_every_fact_a_line_each_and_the_whole_digest(trained, mwactl_cli: Cli) -> None:
+    result = mwactl_cli("registry", "show", "coco-mwa")
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"coco-mwa@1  adapter  sha256:{trained.digest}"
+    for line in (
+        "    lr  0.0003",
+        "  deep  0.123456",
+        "  rsum  512.44444",
+        f"  digest  {'d' * 64}",
+        "        lr  0.0003",
+    ):
+        assert line.strip() in map(str.strip, lines)
+    assert lines.index("family") < lines.index("exotic") < lines.index("train")
+    assert "next: mwactl registry show coco-mwa@1 --json   (manifest and recipe)" in result.stderr
+
+
+def test_a_long_history_shows_its_end_and_where_the_rest_is(trained, on_terminal) -> None:
+    registry = Registry.default()
+    for number in range(9):
+        registry.alias("coco-mwa", f"a{number}", 1)
+    lines = [line for line in on_terminal(show_command, "coco-mwa") if line.startswith("history")]
+    assert lines[0] == "history   7 earlier: mwactl registry log coco-mwa@1"
+    assert len(lines) == 9
+
+
+def test_the_log_puts_an_undo_that_does_not_fit_on_a_line_of_its_own(trained, on_terminal) -> None:
+    Registry.default().alias("coco-mwa", "a" * 40, 1)
+    lines = on_terminal(log_command, "coco-mwa", columns=100)
+    assert lines[-1] == f"  undo: mwactl registry alias coco-mwa {'a' * 40} --delete"
+    assert [line for line in lines if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("value", [None, 3, "text", [], {}, [1, None, {}], {"a": {"b": [None]}}, [{"rsum": "much"}]])
+def test_show_on_a_terminal_takes_any_facts(on_terminal, value: Any) -> None:
+    registry = Registry.default()
+    facts = ("data", "method", "metrics", "tensors", "train", "base")
+    for number, fact in enumerate(facts):
+        registry.publish(f"x{number}", kind="adapter", files={}, facts={fact: value}, verb="x")
+    entry = publish(registry, "odd")
+    for kind in ("evaluation", "training"):
+        for key in ("data", "rsum", "text_to_image", "validation", "seconds", "protocol"):
+            registry.attach(entry, kind, {key: value})
+    for name in registry.names():
+        assert on_terminal(show_command, name)[0].startswith(f"{name}@1  adapter  sha256:")
 
 
 def test_merged_and_lost_relatives_are_said(mwactl_cli: Cli) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mwactl.errors import UsageError
+from mwactl.errors import UsageError, VerificationError
 from mwactl.registry import Entry, Registry
+from mwactl.registry.attachments import Attachments, parse_attachment
+from mwactl.registry.blobs import BlobStore
 
 Publish = Callable[..., Entry]
 
@@ -78,6 +80,27 @@ def test_a_result_about_another_entry_is_not_believed(registry: Registry, publis
     (attachment,) = registry.attachments(second)
     assert attachment["document"] == {}
     assert "about something else" in attachment["problem"]
+    results = Attachments(registry.root, BlobStore(registry.root), second)
+    with pytest.raises(VerificationError, match="about something else") as error:
+        list(results.portable())
+    assert error.value.fix == f"delete the file {pointer}, which leads there; then: mwactl eval coco@2"
+    pointer.unlink()
+    assert list(results.portable()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        (b"{", "fetch it again"),
+        (b'{"kind": "evaluation", "subject": "a", "schema": 2}', "pip install --upgrade mwactl"),
+        (b'{"kind": "evaluation", "subject": "a", "schema": 1}', "fetch it again"),
+        (b'{"kind": "evaluation", "subject": "b", "schema": 1}', "fetch it again"),
+    ],
+)
+def test_what_is_no_result_says_what_to_do(content: bytes, fix: str) -> None:
+    with pytest.raises(VerificationError) as error:
+        parse_attachment(content, kind="evaluation", subject="a", where="it")
+    assert (error.value.fix or "").startswith(fix)
 
 
 def test_attaching_is_in_the_history_and_does_not_change_created(registry: Registry, publish: Publish) -> None:

@@ -194,8 +194,9 @@ def test_bfloat16_and_half_precision_are_compared(registry: Registry, put: Put) 
 
 def test_bytes_that_are_no_safetensors_are_an_error_and_rot_is_found(registry: Registry, put: Put) -> None:
     good, bad = put(tensors(a=[1.0])), put(b"no tensors")
-    with pytest.raises(VerificationError, match=r"adapter\.safetensors of coco@2 is no safetensors file"):
+    with pytest.raises(VerificationError, match=r"adapter\.safetensors of coco@2 is no safetensors file") as error:
         diff(registry, good, bad)
+    assert (error.value.fix or "").startswith("mwactl registry show coco@2 --json")
     other = put(tensors(a=[2.0]))
     digest = other.manifest["files"][0]["sha256"]
     path = registry.root / "blobs/sha256" / digest[:2] / digest
@@ -208,3 +209,13 @@ def test_bytes_that_are_no_safetensors_are_an_error_and_rot_is_found(registry: R
 def test_a_diff_is_json(registry: Registry, put: Put) -> None:
     found = diff(registry, put(tensors(a=[0.0])), put(tensors(a=[1.0])))
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["tensors"][0]["relative_l2"] is None
+
+
+def test_tensors_of_a_type_that_numpy_lacks_are_an_error_with_a_next_step(registry: Registry, put: Put) -> None:
+    import safetensors.torch
+    import torch
+
+    eighth = put(safetensors.torch.save({"a": torch.ones(2, dtype=torch.float8_e4m3fn)}))
+    with pytest.raises(VerificationError, match="of a type that cannot be compared") as error:
+        diff(registry, eighth, put(tensors(a=[1.0, 1.0])))
+    assert (error.value.fix or "").startswith("mwactl registry show coco@1 --json")

@@ -78,8 +78,25 @@ def test_a_link_out_of_the_folder_is_not_followed(registry: Registry, folder: Pa
     (folder.parent / "other").write_bytes(b"tensors")
     (folder / "adapter.safetensors").unlink()
     (folder / "adapter.safetensors").symlink_to(folder.parent / "other")
-    with pytest.raises(VerificationError, match="leads out of the folder"):
+    with pytest.raises(VerificationError, match="leads out of the folder") as error:
         registry.resolve("./theirs")
+    assert "cp -L" in (error.value.fix or "")
+    content = (folder / "adapter.safetensors").read_bytes()
+    (folder / "adapter.safetensors").unlink()
+    (folder / "adapter.safetensors").write_bytes(content)
+    registry.resolve("./theirs")
+
+
+def test_a_manifest_that_may_not_be_read_says_what_to_do(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(VerificationError, match="Permission denied") as error:
+        registry.resolve("./theirs")
+    assert (error.value.fix or "").startswith("make it readable")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +107,11 @@ def test_what_is_no_manifest_is_refused(
     registry: Registry, entry: Entry, folder: Path, change: dict[str, object], error: type[MwactlError]
 ) -> None:
     (folder / "manifest.json").write_bytes(canonical_json(entry.manifest | change))
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         registry.resolve("./theirs")
+    assert raised.value.fix == (
+        "pip install --upgrade mwactl" if "schema" in change else "copy or fetch the folder again"
+    )
 
 
 def test_a_pickle_in_a_folder_is_refused(registry: Registry, entry: Entry, folder: Path) -> None:

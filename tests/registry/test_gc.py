@@ -13,7 +13,7 @@ import pytest
 from mwactl.errors import IncompatibleError, NotFoundError, ResourceError, VerificationError
 from mwactl.registry import Entry, Registry, gc, writing
 from mwactl.registry.gc import apply_gc, plan_gc
-from mwactl.registry.verify import verify
+from mwactl.registry.verify import repair, verify
 
 Publish = Callable[..., Entry]
 Drive = Callable[..., str]
@@ -75,6 +75,23 @@ def test_what_only_a_removed_version_needed_goes_with_its_results(registry: Regi
     assert not verify(registry).faults
     with pytest.raises(NotFoundError):
         registry.restore("coco", 2)
+
+
+def test_the_results_of_a_removed_version_stay_as_long_as_its_manifest(registry: Registry, publish: Publish) -> None:
+    entry = publish("coco")
+    publish("flickr")
+    registry.attach(entry, "evaluation", {"rsum": 1})
+    registry.remove(entry)
+    assert not collect(registry).doomed
+    assert verify(registry).faults == []
+    pointer = next((registry.root / "refs/coco/attached").glob("*/evaluation/1"))
+    pointer.unlink()
+    assert [fault.file for fault in plan_gc(registry, 0.0).faults] == [pointer]
+    with pytest.raises(VerificationError, match="nothing was deleted"):
+        collect(registry)
+    repair(registry, verify(registry))
+    registry.restore("coco", 1)
+    assert [item["document"] for item in registry.attachments(entry)] == [{"rsum": 1}]
 
 
 def test_content_that_another_name_still_has_stays(registry: Registry, publish: Publish) -> None:
@@ -156,7 +173,11 @@ def test_quarantine_is_counted_and_never_touched(registry: Registry, publish: Pu
     assert len(list((registry.root / "quarantine").iterdir())) == 1
 
 
-@pytest.mark.parametrize("damage", ["version", "lost version", "manifest", "lost manifest", "alias", "attachment"])
+@pytest.mark.parametrize(
+    "damage", [
+        "version", "lost version", "manifest", "lost manifest", "alias", "attachment", "lost attachment"
+    ],
+)  # fmt: skip
 def test_a_reference_in_doubt_stops_everything(registry: Registry, publish: Publish, damage: str) -> None:
     registry.remove(publish(data=b"gone"))
     entry = publish()

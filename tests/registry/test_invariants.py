@@ -83,7 +83,9 @@ def test_every_flipped_bit_in_every_file_is_found_and_leads_to_nothing_else(
     first = publish()
     second = publish(data=b"other tensors", parents=(first.digest,))
     registry.attach(second, "evaluation", {"text_to_image": {"R@1": 60.5}})
-    registry.remove(publish(data=b"removed"))
+    removed = publish(data=b"removed")
+    registry.attach(removed, "evaluation", {"text_to_image": {"R@1": 61.5}})
+    registry.remove(removed)
     registry.alias("coco", "prod", 1)
     registry.tag(first, {"split": "val"})
     assert verify(registry).faults == []

@@ -85,11 +85,13 @@ def test_a_newer_schema_is_incompatible_not_corrupt() -> None:
 )
 def test_a_malformed_manifest_is_refused(change: dict[str, Any]) -> None:
     good = json.loads(manifest_bytes("adapter", [DIGEST], FILES, {}))
-    with pytest.raises(VerificationError):
+    with pytest.raises(VerificationError) as error:
         parse_manifest(json.dumps(good | change).encode(), where="it")
+    assert "published again" in (error.value.fix or "")
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff", b"{"])
 def test_what_is_no_json_object_is_no_manifest(data: bytes) -> None:
-    with pytest.raises(VerificationError, match="it"):
-        parse_manifest(data, where="it")
+    with pytest.raises(VerificationError, match="it") as error:
+        parse_manifest(data, where="it", fix="do this")
+    assert error.value.fix == "do this"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mwactl.errors import VerificationError
+from mwactl.registry.folder import NameFolder
 from mwactl.registry.numbered import NumberedPointers
 
 FIRST, SECOND = "a1" * 32, "b2" * 32
@@ -85,6 +86,13 @@ def test_a_pointer_that_is_not_exactly_a_digest_is_corrupt(
     assert pointers.intact_digest(1, "none") == "none"
 
 
+def test_a_pointer_that_cannot_be_read_says_what_to_do(pointers: NumberedPointers, tmp_path: Path) -> None:
+    (tmp_path / "versions/1").mkdir(parents=True)
+    with pytest.raises(VerificationError, match="cannot be read") as error:
+        pointers.digest(1)
+    assert "mwactl registry verify --repair" in str(error.value.fix)
+
+
 def test_a_removed_number_keeps_its_digest_and_is_never_given_again(pointers: NumberedPointers) -> None:
     assert [pointers.add(FIRST), pointers.add(SECOND)] == [1, 2]
     made = pointers.time_ns(2)
@@ -123,3 +131,21 @@ def test_other_files_are_no_pointers(pointers: NumberedPointers, tmp_path: Path)
     for name in ("01", "0", "x", "2.tmp", "removed", ".removed", "02.removed", "1234567890"):
         (tmp_path / "versions" / name).write_text(f"{FIRST}\n")
     assert (pointers.numbers(), pointers.removed()) == ([1], [])
+
+
+def test_the_ends_are_the_newest_number_and_the_highest_ever_taken(pointers: NumberedPointers) -> None:
+    assert pointers.ends() == (0, 0)
+    for _ in range(3):
+        pointers.add(FIRST)
+    pointers.remove(3)
+    assert pointers.ends() == (2, 3)
+    assert pointers.add(SECOND, taken=3) == 4
+
+
+def test_a_publication_lists_its_directory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = NameFolder(tmp_path, "coco")
+    folder.add(FIRST, "train")
+    listed, real = [], NumberedPointers._taken
+    monkeypatch.setattr(NumberedPointers, "_taken", lambda self: listed.append(self) or real(self))
+    assert folder.add(SECOND, "train") == 2
+    assert len(listed) == 1

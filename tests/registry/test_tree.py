@@ -175,3 +175,14 @@ def test_an_entry_in_a_folder_has_its_place_in_the_family(registry: Registry, gr
     (tmp_path / "manifest.json").write_bytes(canonical_json(facts))
     tree = family_tree(registry, registry.resolve(str(tmp_path)))
     assert drawing(tree) == ["tiny backbone", "  coco@1 injected", f"    {tmp_path} adapter*"]
+
+
+def test_a_long_manifest_is_read_to_its_end_and_one_without_parents_is_no_relative(
+    registry: Registry, grow: Publish
+) -> None:
+    root = grow("root")
+    grow("long", root, recipe={"note": "x" * 100_000, "parents": ["1" * 64]})
+    grow("stranger", train=TRAINED | {"recipe": {"parents": [root.digest]}})
+    tree = family_tree(registry, root)
+    assert drawing(tree) == ["tiny backbone", "  root@1 injected*", "    long@1 injected"]
+    assert tree.unread == []

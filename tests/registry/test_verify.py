@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from mwactl.errors import MwactlError, NotFoundError, ResourceError, UsageError, VerificationError
 from mwactl.registry import BrokenEntry, Entry, Registry
 from mwactl.registry.fault import REPAIR, Fault
-from mwactl.registry.gc import plan_gc
+from mwactl.registry.gc import apply_gc, plan_gc
+from mwactl.registry.staging import chunks_of
 from mwactl.registry.verify import Verification, repair, verify
 
 Publish = Callable[..., Entry]
@@ -23,6 +25,13 @@ Drive = Callable[..., str]
 def rot(path: Path, data: bytes = b"rot") -> None:
     path.chmod(0o644)
     path.write_bytes(data)
+
+
+def forget(registry: Registry) -> None:
+    """Begin the history anew: nothing of before is in it."""
+    history = registry._folder("coco").history
+    history.path.unlink()
+    history.append("tag", time="now", old=None, new=None)
 
 
 def files(registry: Registry, faults: Iterable[Fault]) -> list[str]:
@@ -124,7 +133,7 @@ def test_a_size_that_the_manifest_has_wrong_is_a_fault(registry: Registry, publi
     good = registry._blobs.path(entry.digest).read_bytes()
     digest, _ = registry._blobs.put(good.replace(b'"size":7', b'"size":8'))
     rot(registry.root / "refs/coco/versions/1", f"{digest}\n".encode())
-    (registry.root / "refs/coco/log.jsonl").unlink()
+    forget(registry)
     fault = only_fault(registry)
     assert (fault.expected, fault.found) == ("8 bytes (says the manifest)", "7 bytes")
 
@@ -207,6 +216,136 @@ def test_what_is_published_while_it_is_looked_at_is_no_fault(
 
     monkeypatch.setattr(module, "_read", read)
     assert only_fault(full).what == "coco tags"
+
+
+@pytest.fixture
+def attached_to_removed(full: Registry) -> Path:
+    """Where the two results of coco@3, which is removed, are listed."""
+    entry = full._load(full._folder("coco"), full.restore("coco", 3).new["version"])  # type: ignore[index]
+    for rsum in (520.0, 530.0):
+        full.attach(entry, "evaluation", {"rsum": rsum})
+    full.remove(entry)
+    assert verify(full).faults == []
+    return full.root / "refs/coco/attached" / entry.digest[:16] / "evaluation"
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+@pytest.mark.parametrize("damage", ["emptied", "rotten", "another result", "lost"])
+def test_a_pointer_to_a_result_of_a_removed_version_is_looked_at_and_healed(
+    full: Registry, attached_to_removed: Path, damage: str, number: str
+) -> None:
+    path = attached_to_removed / number
+    good, other = path.read_bytes(), full.root / "refs/coco/versions/1"
+    path.unlink() if damage == "lost" else rot(
+        path, {"emptied": b"", "rotten": b"rot", "another result": other.read_bytes()}[damage]
+    )
+    fault = only_fault(full)
+    assert (fault.file.name, "coco@3, removed" in fault.what) in {
+        (number, True), (other.read_text().strip(), True)
+    }  # fmt: skip
+    if damage != "another result":
+        assert (heal(full).faults, path.read_bytes()) == ([], good)
+        full.restore("coco", 3)
+        documents = [item["document"] for item in full.attachments(full.resolve("coco@3"))]
+        assert documents == [{"rsum": 520.0}, {"rsum": 530.0}]
+
+
+@pytest.mark.parametrize("damage", ["emptied", "rotten", "lost"])
+def test_a_result_of_a_removed_version_is_looked_at(full: Registry, attached_to_removed: Path, damage: str) -> None:
+    path = full._blobs.path((attached_to_removed / "2").read_text().strip())
+    path.unlink() if damage == "lost" else rot(path, b"" if damage == "emptied" else b"rot")
+    fault = only_fault(full)
+    assert (fault.what, fault.file) == ("coco@3, removed: evaluation 2", path)
+    assert fault.repair.endswith("mwactl registry gc --grace 0 --apply")
+
+
+def test_the_last_pointer_to_a_result_is_missed_and_comes_back(full: Registry) -> None:
+    attached = full.root / "refs/coco/attached" / full.resolve("coco@1").digest[:16]
+    good = (attached / "evaluation/2").read_bytes()
+    (attached / "evaluation/2").unlink()
+    assert only_fault(full).what == "coco@1 evaluation 2"
+    assert heal(full).faults == []
+    assert (attached / "evaluation/2").read_bytes() == good
+    shutil.rmtree(attached.parent)
+    assert [fault.what for fault in heal(full).healed] == ["coco@1 evaluation 1", "coco@1 evaluation 2"]
+    assert verify(full).faults == []
+
+
+def test_a_result_that_is_wholly_lost_hides_nothing_and_comes_back_when_it_is_attached_again(full: Registry) -> None:
+    entry = full.resolve("coco@1")
+    pointer = full.root / "refs/coco/attached" / entry.digest[:16] / "evaluation/2"
+    full._blobs.path(pointer.read_text().strip()).unlink()
+    pointer.unlink()
+    fault = only_fault(full)
+    assert (fault.found, fault.content, plan_gc(full).faults) == ("no file", None, ())
+    full.attach(entry, "evaluation", {"rsum": 510.0})
+    assert heal(full).faults == []
+
+
+def test_results_that_clean_up_took_are_not_missed_when_the_content_is_published_again(
+    full: Registry, publish: Publish
+) -> None:
+    def third() -> Entry:
+        entry = publish(data=b"third")
+        full.attach(entry, "evaluation", {"rsum": 1.0})
+        return entry
+
+    full.remove(third())
+    assert plan_gc(full, 0.0).attachments
+    apply_gc(full, plan_gc(full, 0.0))
+    assert verify(full).faults == []
+    again = publish(data=b"third")
+    assert verify(full).faults == []
+    assert third() == again
+    assert verify(full).faults == []
+    (full.root / "refs/coco/attached" / again.digest[:16] / "evaluation/1").unlink()
+    assert only_fault(full).what == f"{again.reference} evaluation 1"
+
+
+def test_results_from_before_a_removal_without_clean_up_are_still_missed(full: Registry, publish: Publish) -> None:
+    entry = publish(data=b"fourth")
+    full.attach(entry, "evaluation", {"rsum": 1.0})
+    full.remove(entry)
+    again = publish(data=b"fourth")
+    full.attach(again, "evaluation", {"rsum": 2.0})
+    assert verify(full).faults == []
+    pointer = full.root / "refs/coco/attached" / again.digest[:16] / "evaluation/2"
+    pointer.unlink()
+    assert only_fault(full).file == pointer
+
+
+def test_lost_tags_come_back_from_the_history(full: Registry) -> None:
+    path = full.root / "refs/coco/tags.json"
+    good = path.read_bytes()
+    path.unlink()
+    fault = only_fault(full)
+    assert (fault.what, fault.found, fault.repair.startswith(REPAIR)) == ("coco tags", "no file", True)
+    assert heal(full).faults == []
+    assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("damage", ["emptied", "lost"])
+def test_a_lost_history_is_a_fault_that_stops_nothing(full: Registry, damage: str) -> None:
+    path = full.root / "refs/coco/log.jsonl"
+    path.unlink() if damage == "lost" else rot(path, b"")
+    fault = only_fault(full)
+    assert (fault.what, fault.content, plan_gc(full).faults) == ("coco history", None, ())
+    assert fault.repair.endswith("mwactl registry tag coco history=lost")
+    full.tag(full.locate("coco"), {"history": "lost"})
+    assert verify(full).faults == []
+
+
+def test_what_cannot_be_read_says_what_to_do(full: Registry, tmp_path: Path) -> None:
+    for path in (full.root / "refs/coco/aliases/prod", full.root / "refs/coco/tags.json", tmp_path / "file"):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    for read in (lambda: full.resolve("coco:prod"), lambda: full.tags("coco")):
+        with pytest.raises(VerificationError, match="cannot be read") as error:
+            read()
+        assert REPAIR in str(error.value.fix)
+    with pytest.raises(MwactlError, match="cannot be read") as unreadable:
+        next(iter(chunks_of(tmp_path / "file")))
+    assert str(unreadable.value.fix).startswith("make it readable: chmod")
 
 
 # -- repair --------------------------------------------------------------------------------------------------------
@@ -295,7 +434,7 @@ def test_an_alias_is_healed_from_its_digest_where_the_history_is_gone(full: Regi
     path = full.root / "refs/coco/aliases/prod"
     good = path.read_bytes()
     rot(path, b"2" + good[1:])
-    (full.root / "refs/coco/log.jsonl").unlink()
+    forget(full)
     assert only_fault(full).file == path, "nothing is wrong with the version it leads to"
     assert heal(full).faults == []
     assert path.read_bytes() == good
@@ -305,7 +444,7 @@ def test_an_alias_is_healed_from_its_digest_where_the_history_is_gone(full: Regi
 
 
 def test_a_version_is_healed_from_its_alias_where_the_history_is_gone(full: Registry) -> None:
-    (full.root / "refs/coco/log.jsonl").unlink()
+    forget(full)
     path = full.root / "refs/coco/versions/1"
     good = path.read_bytes()
     rot(path)
@@ -344,7 +483,7 @@ def test_an_alias_with_another_number_makes_no_version(full: Registry) -> None:
 
 
 def test_a_version_without_a_witness_stays_as_it_is(full: Registry) -> None:
-    (full.root / "refs/coco/log.jsonl").unlink()
+    forget(full)
     path = full.root / "refs/coco/versions/2"
     rot(path)
     (fault,) = heal(full).faults
@@ -353,10 +492,10 @@ def test_a_version_without_a_witness_stays_as_it_is(full: Registry) -> None:
 
 
 def test_a_damaged_version_that_is_given_up_leaves_no_fault_behind(full: Registry) -> None:
-    (full.root / "refs/coco/log.jsonl").unlink()
+    forget(full)
     rot(full.root / "refs/coco/versions/2")
     full.remove(next(entry for entry in full.entries("coco") if isinstance(entry, BrokenEntry)))
-    (full.root / "refs/coco/log.jsonl").unlink()
+    forget(full)
     assert only_fault(full).what == "coco@2, removed"
     assert heal(full).faults == []
     assert list(quarantined(full).values()) == [b"rot"]

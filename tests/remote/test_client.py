@@ -9,7 +9,7 @@ import pytest
 from mwactl.errors import MwactlError
 from mwactl.progress import Silent
 from mwactl.remote import client
-from mwactl.remote.client import Http, LostError, RefusedError, read_all, redirected
+from mwactl.remote.client import Http, LostError, RefusedError, header_number, read_all, redirected
 
 
 class Somebody:
@@ -73,6 +73,48 @@ def test_redirects_in_circles_end(script: Any, http: Http) -> None:
 def test_a_redirect_never_leaves_encryption_or_http(url: str, location: str) -> None:
     with pytest.raises(MwactlError, match="redirects to an address that is not safe"):
         redirected(url, location)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://[",
+        "http://h/\xe9",
+        "http://\xe9/",
+        "http://" + "a" * 70 + "/",
+        "http://a..b/",
+        "http://h:99999/",
+        "http://h:x/",
+        "http://user:secret@h/",
+        "http://h/a b",
+    ],
+)
+def test_a_redirect_to_no_address_is_refused(script: Any, http: Http, location: str) -> None:
+    script.plain((302, b"", {"Location": location}))
+    with pytest.raises(MwactlError, match=r"cannot be used.*tell whoever runs the server"):
+        get(http)
+    assert len(script.asked) == 1
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1e3", "\xb2", "", "9" * 16])
+def test_a_number_in_a_header_that_makes_no_sense_is_none(script: Any, http: Http, number: str) -> None:
+    script.plain((429, b"", {"Retry-After": number}))
+    with pytest.raises(RefusedError) as caught:
+        get(http)
+    assert caught.value.retry_after_s is None
+    assert header_number({"Content-Length": number}, "Content-Length") is None
+
+
+def test_an_answer_of_five_thousand_digits_of_length_is_read(script: Any, http: Http) -> None:
+    script.plain((200, b"hello", {"Content-Length": "9" * 5000}))
+    assert get(http) == b"hello"
+
+
+def test_an_answer_that_only_trickles_is_given_up(script: Any, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LONGEST_ANSWER_SECONDS", -1.0)
+    script.plain((200, b"hello"))
+    with pytest.raises(MwactlError, match="takes too long"):
+        get(http)
 
 
 def test_an_upload_is_not_redirected(script: Any, http: Http) -> None:

@@ -143,6 +143,17 @@ def test_more_than_was_promised_is_not_read_even_if_its_length_is_not_said(
     assert not (tmp_path / DIGEST).exists()
 
 
+def test_headers_with_numbers_of_five_thousand_digits_do_no_harm(
+    script: Any, http: Http, wanted: Wanted, tmp_path: Path
+) -> None:
+    digits = "9" * 5000
+    (tmp_path / DIGEST).write_bytes(CONTENT[:5000])
+    said = {"Content-Range": f"bytes {digits}-{digits}/{digits}", "Content-Length": digits}
+    answers = [script.answer(206, CONTENT[5000:], said)]
+    script.respond = lambda asked: answers.pop() if answers else script.answer(200, CONTENT, {"Content-Length": digits})
+    assert fetch(http, wanted, tmp_path, Count()).read_bytes() == CONTENT
+
+
 def test_an_empty_file_needs_no_request(script: Any, http: Http, wanted: Wanted, tmp_path: Path) -> None:
     empty = replace(wanted, digest=sha256_bytes(b""), size=0)
     assert fetch(http, empty, tmp_path, Count()).read_bytes() == b""

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from mwactl.errors import MwactlError, NotFoundError, UsageError, VerificationError
+from mwactl.errors import MwactlError, NotFoundError, ResourceError, UsageError, VerificationError
+from mwactl.progress import Silent
 from mwactl.registry import Entry, Registry
 from mwactl.registry.blobs import BlobStore
+from mwactl.remote import offer as limits
 from mwactl.remote import open_remote, plan_pull, plan_push, pull, push
 
 # The Hub's own library uses a deprecated argument of its HTTP library when it uploads a large file.
@@ -18,6 +20,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload ra
 PLACE = "hf://my-group/Coco-MWA"
 REPOSITORY = "my-group/Coco-MWA"
 CARD = b"---\nlicense: apache-2.0\n---\n# An adapter\n"
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 def attached(registry: Registry, entry: Entry) -> list[Any]:
@@ -34,7 +44,7 @@ def test_what_is_pushed_is_a_repository_that_people_can_read(hub: Any, registry:
     files = hub.files(REPOSITORY)
     assert files["adapter.safetensors"] == registry.read(entry, "adapter.safetensors")
     assert files["recipe.yaml"] == b"name: coco-mwa\n"
-    assert files["README.md"] == CARD
+    assert files["README.md"].startswith(CARD)
     assert files["mwactl-manifest.json"] == BlobStore(registry.root).read(entry.digest, where="")
     assert len([path for path in files if path.startswith("mwactl-attachments/000")]) == 2
     assert len(hub.commits[REPOSITORY]) == 2, "it takes one commit after the one that made the repository"
@@ -322,6 +332,90 @@ def test_a_card_that_the_hub_refuses_is_said_so(hub: Any, registry: Registry, en
     assert "README.md" not in hub.files(REPOSITORY)
 
 
+def test_a_readme_that_somebody_wrote_or_changed_stays(
+    hub: Any, registry: Registry, entry: Entry, publish: Callable[..., Entry]
+) -> None:
+    heard = Heard()
+    push(registry, entry, open_remote(PLACE, reporter=heard), readme=CARD)
+    second = publish(registry, size=2_000)
+    push(registry, second, open_remote(PLACE, reporter=heard), readme=CARD + b"## Of the second\n")
+    assert b"Of the second" in hub.files(REPOSITORY)["README.md"]
+    assert not heard.warnings
+    theirs = hub.files(REPOSITORY)["README.md"].replace(b"# An adapter", b"# Our adapter")
+    hub.files(REPOSITORY)["README.md"] = theirs
+    push(registry, entry, open_remote(PLACE, reporter=heard), readme=CARD)
+    assert hub.files(REPOSITORY)["README.md"] == theirs
+    assert heard.warnings == ["README.md there was written by somebody: it stays (mwactl card coco-mwa@1)"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b"<html><body>Log in to use this network</body></html>",
+        b"[" * 100_000,
+        b'{"id": "a/b"}',
+        b'{"id": "a/b", "sha": 3, "siblings": []}',
+        b'{"id": "a/b", "sha": "' + b"0" * 40 + b'", "siblings": {"rfilename": "x"}}',
+        b'{"id": "a/b", "sha": "' + b"0" * 40 + b'", "siblings": [{"rfilename": ["x"]}]}',
+        b'{"id": "a/b", "sha": "' + b"0" * 40 + b'", "siblings": [3]}',
+    ],
+)
+def test_an_answer_that_the_hub_never_gives_is_said_so(
+    hub: Any, registry: Registry, other: Registry, entry: Entry, body: bytes
+) -> None:
+    hub.errors["/api/models/"] = hub.answer(200, body, {"Content-Type": "text/html"})
+    for action in (lambda: fetch(other), lambda: push(registry, entry, open_remote(PLACE), readme=CARD)):
+        with pytest.raises(MwactlError, match=r"this is not how the Hub answers.*asks for a login in a browser"):
+            action()
+
+
+def test_a_web_page_in_the_place_of_a_commit_is_no_fault_of_the_card(
+    hub: Any, registry: Registry, entry: Entry
+) -> None:
+    push(registry, entry, open_remote(PLACE))
+    registry.attach(entry, "evaluation", {"rsum": 1.0})
+    hub.errors[f"/api/models/{REPOSITORY}/commit/"] = hub.answer(200, b"<html>", {"Content-Type": "text/html"})
+    with pytest.raises(MwactlError, match=r"this is not how the Hub answers"):
+        push(registry, entry, open_remote(PLACE), readme=CARD)
+
+
+def test_a_web_page_in_the_place_of_the_manifest_is_said_so(
+    hub: Any, registry: Registry, other: Registry, entry: Entry
+) -> None:
+    push(registry, entry, open_remote(PLACE))
+    hub.errors[f"/{REPOSITORY}/resolve/"] = hub.answer(200, b"<html>", {"Content-Type": "text/html; charset=x"})
+    with pytest.raises(MwactlError, match=r"a web page came instead of an answer.*asks for a login in a browser"):
+        fetch(other)
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://h/\xe9", "http://" + "a" * 70, "http://h:99999/x"])
+def test_a_download_that_is_sent_nowhere_is_said_so(
+    hub: Any, registry: Registry, other: Registry, entry: Entry, location: str
+) -> None:
+    push(registry, entry, open_remote(PLACE))
+    for start in (f"/{REPOSITORY}/resolve/", "/api/models/"):
+        hub.errors = {start: hub.answer(302, headers={"Location": location})}
+        with pytest.raises(MwactlError) as caught:
+            fetch(other)
+        assert caught.value.fix
+
+
+def test_documents_are_bounded_in_number_and_together(
+    hub: Any, registry: Registry, other: Registry, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(registry, entry, open_remote(PLACE))
+    monkeypatch.setattr(limits, "MAX_DOCUMENT_BYTES", 150)
+    with pytest.raises(VerificationError, match=r"too much is attached.*more than 150 bytes"):
+        fetch(other)
+    monkeypatch.setattr(limits, "MAX_ATTACHMENTS", 1)
+    for action in (plan_push, push):
+        with pytest.raises(MwactlError, match=r"nothing was sent.*2 documents.*takes 1; fix: mwactl registry pack"):
+            action(registry, entry, open_remote("hf://my-group/second"))
+
+
 def test_a_push_goes_to_no_revision(hub: Any, registry: Registry, entry: Entry) -> None:
     with pytest.raises(UsageError, match=r"a push goes to the main branch.*leave out the revision"):
         push(registry, entry, open_remote(f"{PLACE}@v1"))
@@ -332,8 +426,9 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
 ) -> None:
     push(registry, entry, open_remote(PLACE))
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(MwactlError, match=r"the disk is full") as caught:
+    reserve = 64 * 2**20
+    free = reserve + 2 * entry.size_bytes - 1  # what comes is in the cache and in the registry for a while
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+    with pytest.raises(ResourceError, match=r"67\.7 MB are needed.*67\.7 MB are free"):
         fetch(other)
-    assert caught.value.exit_code == 6
     assert not [asked for asked in hub.asked if asked.path.startswith("/download/")]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from filelock import FileLock
 from mwactl.errors import ResourceError
 from mwactl.progress import Silent
 from mwactl.remote import incoming as module
-from mwactl.remote.incoming import check_space, clear, incoming
+from mwactl.remote.incoming import clear, incoming
 
 
 class Heard(Silent):
@@ -53,11 +52,3 @@ def test_what_nobody_came_back_for_in_a_week_goes(empty_home: Path) -> None:
     with incoming(Silent()) as folder:
         assert not (folder / "old").exists() and (folder / "young").exists()
         assert (folder / "lock").exists()
-
-
-def test_room_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100 * 2**20))
-    check_space(tmp_path, 30 * 2**20)
-    with pytest.raises(ResourceError, match="the disk is full"):
-        check_space(tmp_path, 40 * 2**20)

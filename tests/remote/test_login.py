@@ -110,11 +110,19 @@ def test_a_password_is_never_sent_to_an_unsafe_place(script: Any) -> None:
     assert not script.asked
 
 
-@pytest.mark.parametrize("answer", [b"no json", b"{}", b"[]", b'{"token": 3}', b'{"token": "a\\nHost: b"}'])
+@pytest.mark.parametrize(
+    "answer", [b"no json", b"{}", b"[]", b'{"token": 3}', b'{"token": "a\\nHost: b"}', b"[" * 100_000]
+)
 def test_a_token_that_is_none_says_so(script: Any, answer: bytes) -> None:
     script.plain((200, answer))
-    with pytest.raises(MwactlError, match="no token that can be read"):
+    with pytest.raises(MwactlError, match=r"no token that can be read.*fix: "):
         identity().challenged(f'Bearer realm="{script.origin}/token"')
+
+
+@pytest.mark.parametrize("realm", ["http://[", "http://\xe9/", "http://h:99999/", "http://" + "a" * 70])
+def test_a_place_for_tokens_that_is_no_address_says_so(realm: str) -> None:
+    with pytest.raises(MwactlError, match="cannot be used"):
+        identity().challenged(f'Bearer realm="{realm}"')
 
 
 def test_a_token_that_is_refused_is_a_refusal(script: Any) -> None:

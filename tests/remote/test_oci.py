@@ -109,6 +109,18 @@ def test_results_that_others_pushed_and_what_other_tools_attached_stay(
     assert attached(registry, fetch(registry, place)) == [{"rsum": 500.0}, {"rsum": 510.5}, {"rsum": 1.0}]
 
 
+def test_the_same_content_under_another_name_keeps_the_results_of_others(
+    place: str, registry: Registry, other: Registry, entry: Entry
+) -> None:
+    pinned = push(registry, entry, open_remote(place)).pinned
+    theirs = fetch(other, place, "theirs")
+    other.attach(theirs, "evaluation", {"rsum": 520.0})
+    assert push(other, theirs, open_remote(place)).pinned == pinned
+    found = fetch(registry, place)
+    assert found.reference == "coco-mwa@1"
+    assert attached(registry, found) == [{"rsum": 500.0}, {"rsum": 510.5}, {"rsum": 520.0}]
+
+
 def test_a_tag_moves_and_a_digest_does_not(
     place: str, registry: Registry, other: Registry, publish: Callable[..., Entry]
 ) -> None:

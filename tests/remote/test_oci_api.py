@@ -15,10 +15,11 @@ import pytest
 from mwactl.errors import MwactlError, NotFoundError, VerificationError
 from mwactl.files import canonical_json, sha256_bytes
 from mwactl.registry import Entry, Registry
-from mwactl.remote import oci, oci_api, open_remote, plan_pull, pull, push
+from mwactl.remote import oci, oci_api, open_remote, plan_pull, plan_push, pull, push
 from mwactl.remote import offer as limits
 from mwactl.remote.login import config_path
 
+IMAGE_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
@@ -264,10 +265,74 @@ def test_a_thousand_attachments_are_too_many(
     modern: Modern, place: str, registry: Registry, other: Registry, entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(registry, entry, open_remote(place))
-    for module in (limits, oci, oci_api):
-        monkeypatch.setattr(module, "MAX_ATTACHMENTS", 1)
+    monkeypatch.setattr(oci, "MAX_ATTACHMENTS", 1)
     with pytest.raises(VerificationError, match="too much is attached"):
         fetch(other, place)
+    monkeypatch.setattr(oci, "MAX_ATTACHMENTS", 2)
+    monkeypatch.setattr(limits, "MAX_DOCUMENT_BYTES", 1500)
+    with pytest.raises(VerificationError, match=r"too much is attached.*more than 1,500 bytes"):
+        fetch(other, place)
+
+
+def test_a_push_is_stopped_where_a_pull_would_be(
+    modern: Modern, place: str, registry: Registry, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_ATTACHMENTS", 1)
+    for action in (plan_push, push):
+        with pytest.raises(MwactlError, match=r"nothing was sent.*2 documents.*takes 1; fix: mwactl registry pack"):
+            action(registry, entry, open_remote(place))
+    assert not modern.blobs
+
+
+def test_what_others_attached_does_not_count(
+    modern: Modern, script: Any, place: str, registry: Registry, other: Registry, entry: Entry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    push(registry, entry, open_remote(place))
+    foreign = {"mediaType": IMAGE_TYPE, "digest": f"sha256:{'0' * 64}", "size": 9, "artifactType": "application/sig"}
+    first = canonical_json({"manifests": [foreign] * 50})
+    subject = sha256_bytes(modern.manifests["v1"])
+    more = {"Link": '</v2/coco/referrers/x?n=1>; rel="next"'}
+    monkeypatch.setattr(oci, "MAX_ATTACHMENTS", 2)
+    modern.failing["GET .*/referrers/"] = [script.answer(200, first, more)]
+    real = modern._referrers
+    monkeypatch.setattr(modern, "_referrers", lambda asked, digest, query: real(asked, f"sha256:{subject}", query))
+    assert len(other.attachments(fetch(other, place))) == 2
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda path, page: path,
+        lambda path, page: f"{path.partition('?')[0]}?page={page}",
+        lambda path, page: f"http://[?{page}",
+    ],
+)
+def test_a_list_without_an_end_is_given_up(
+    modern: Modern, script: Any, place: str, registry: Registry, other: Registry, entry: Entry,
+    link: Callable[[str, int], str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    push(registry, entry, open_remote(place))
+    monkeypatch.setattr(oci_api, "_MAX_PAGES", 20)
+    pages = iter(range(1000))
+
+    def endless(asked: Any, subject: str, query: dict[str, list[str]]) -> Any:
+        said = {"Link": f'<{link(asked.path, next(pages))}>; rel="next"'}
+        return script.answer(200, b'{"manifests": []}', said)
+
+    monkeypatch.setattr(modern, "_referrers", endless)
+    with pytest.raises(MwactlError, match=r"their list has no end|this address cannot be used"):
+        fetch(other, place)
+    assert next(pages) <= 20
+
+
+def test_pages_are_bounded_together(
+    modern: Modern, place: str, registry: Registry, other: Registry, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(registry, entry, open_remote(place))
+    monkeypatch.setattr(limits, "MAX_DOCUMENT_BYTES", 100)
+    with pytest.raises(VerificationError, match="more than 100 bytes"):
+        open_remote(place)._repository.referrers(sha256_bytes(modern.manifests["v1"]))  # type: ignore[attr-defined]
 
 
 def test_a_pickle_is_refused(modern: Modern, place: str, registry: Registry, other: Registry, entry: Entry) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from mwactl.errors import MwactlError, UsageError
+from mwactl.errors import MwactlError, NotFoundError, UsageError
 from mwactl.progress import Progress, Silent
 from mwactl.registry import Entry, Registry
-from mwactl.remote import open_remote, plan_pull, pull, push
+from mwactl.registry.blobs import BlobStore
+from mwactl.remote import open_remote, plan_pull, plan_push, pull, push, transfer
 
 
 @pytest.fixture
@@ -95,6 +96,38 @@ def test_a_registry_on_another_machine_is_spoken_to_in_the_clear_only_if_told_to
     assert open_remote("oci://LocalHost.example:5000/coco:v1").http.origin == "https://localhost.example:5000"
     assert open_remote("oci://localhost:5000/coco:v1").http.origin == "http://localhost:5000"
     assert open_remote("oci://docker.io/me/coco:v1").http.origin == "https://registry-1.docker.io"
+
+
+def test_a_folder_is_not_pushed(oci_host: str, registry: Registry, entry: Entry, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(BlobStore(registry.root).read(entry.digest, where=""))
+    for file in entry.manifest["files"]:
+        (folder / file["path"]).write_bytes(registry.read(entry, file["path"]))
+    found = registry.resolve(str(folder))
+    remote = open_remote(f"oci://{oci_host}/folder/coco:v1")
+    for action in (plan_push, push):
+        with pytest.raises(UsageError, match=r"is a folder, not an entry.*fix: mwactl registry add '"):
+            action(registry, found, remote)
+    with pytest.raises(NotFoundError):
+        plan_pull(registry, remote)
+
+
+def test_room_is_looked_for_on_both_disks(
+    oci_host: str, registry: Registry, entry: Entry, memory_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"oci://{oci_host}/room/coco:v1"
+    push(registry, entry, open_remote(address))
+    there = Registry(memory_disk / "registry")
+    asked: list[tuple[Path, int]] = []
+    monkeypatch.setattr(transfer, "check_space", lambda path, need: asked.append((path, need)))
+    remote = open_remote(address)
+    pull(there, remote, plan_pull(there, remote))
+    size = entry.size_bytes
+    if memory_disk.stat().st_dev == registry.root.stat().st_dev:
+        assert asked == [(there.root, 2 * size)]
+    else:
+        assert [need for _, need in asked] == [size, size] and asked[1][0] == there.root
 
 
 def test_a_registry_that_is_not_there_is_said_so(registry: Registry, entry: Entry) -> None:

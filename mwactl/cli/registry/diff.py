@@ -13,6 +13,7 @@ import typer
 from mwactl.cli.completion import complete_reference
 from mwactl.cli.options import Debug, Json, Quiet
 from mwactl.cli.output import Column, out, size
+from mwactl.cli.registry.facts import plain
 
 if TYPE_CHECKING:
     from mwactl.registry.diff import Difference, EntryDiff, FileDifference, TensorDistance
@@ -89,7 +90,7 @@ def _shorter(text: str) -> str:
 
 
 def _fact(each: Difference) -> dict[str, Any]:
-    a, b = ("-" if each.only == other else _plain(value) for value, other in ((each.a, "b"), (each.b, "a")))
+    a, b = ("-" if each.only == other else plain(value) for value, other in ((each.a, "b"), (each.b, "a")))
     return {"what": f"  {each.key}", "a": a, "b": b}
 
 
@@ -131,11 +132,3 @@ def _print_tensors(tensors: list[TensorDistance]) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _plain(value: Any) -> str:
-    if value is None or value in ([], {}):
-        return "none"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return f"{value:,}" if type(value) is int else str(value)

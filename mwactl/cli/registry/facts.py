@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from mwactl.cli.output import out
 
 _WIDEST_CELL = 32
+_LABEL = 10
+"""Columns of a label and the space after it: what belongs to it begins below each other."""
 
 
 def when(created: str | None) -> str:
@@ -35,10 +40,40 @@ def words(tags: dict[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in tags.items())
 
 
-def clipped(text: str) -> str:
+def clipped(text: str, widest: int = _WIDEST_CELL) -> str:
     """A cell of a table that leaves room for the others; whole where a program may read it."""
-    whole = not sys.stdout.isatty() or len(text) <= _WIDEST_CELL
-    return text if whole else f"{text[: _WIDEST_CELL - 1]}…"
+    if not sys.stdout.isatty() or len(text) <= widest:
+        return text
+    mark = "…" if spellable("…") else "..."
+    return text[: widest - len(mark)] + mark
+
+
+def line(text: str) -> None:
+    """A line of the answer that no terminal has to wrap."""
+    out.text(clipped(text, width()))
+
+
+def paragraph(label: str, texts: Iterable[str], lines: int = 3) -> None:
+    """A label and what belongs to it, on a few lines of a terminal's width; what is more is left out."""
+    room = width() - _LABEL
+    mark = " …" if spellable("…") else " ..."
+    wrapped = textwrap.wrap(", ".join(texts), room, max_lines=lines, placeholder=mark, break_on_hyphens=False)
+    for number, each in enumerate(wrapped):
+        out.text(("" if number else label).ljust(_LABEL) + each)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return max(20, shutil.get_terminal_size().columns)
+
+
+def spellable(text: str) -> bool:
+    """Whether the encoding of the answer has these signs."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_fact(name: str, value: Any, indent: str = "") -> None:
@@ -51,12 +86,13 @@ def print_fact(name: str, value: Any, indent: str = "") -> None:
         for number, item in enumerate(value, 1):
             print_fact(f"{name} {number}", item, indent)
     else:
-        out.text(f"{indent}{name}  {_plain(value)}")
+        out.text(f"{indent}{name}  {plain(value)}")
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A value without anything in it, as people write it."""
     if value is None or value in ({}, []):
         return "none"
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(plain, value))
     return f"{value:,}" if type(value) is int else str(value)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mwactl.cli.output import out
+from mwactl.cli.registry.facts import spellable
 
 if TYPE_CHECKING:
     from mwactl.registry.tree import FamilyTree, Member
@@ -26,6 +27,9 @@ def print_tree(tree: FamilyTree) -> None:
     else:
         for depth, text in lines:
             out.text("  " * (depth + 1) + text)
+
+
+_UNNAMED = "data that it does not name"
 
 
 def title(member: Member) -> str:
@@ -54,7 +58,7 @@ def facts(member: Member) -> Iterator[str]:
     if isinstance(weights, dict):
         seed = "" if weights.get("seed") is None else f", seed {weights['seed']}"
         yield f"weights {weights.get('source')}{seed}  {_digest(weights.get('file_sha256'))}".rstrip()
-    for used in known.get("data", []):
+    for used in (each for each in known.get("data", []) if isinstance(each, dict)):
         counts = f"{_count(used.get('images'))} pictures, {_count(used.get('captions'))} captions"
         yield f"data {used.get('name')} {used.get('split')}: {counts}  {_digest(used.get('digest'))}".rstrip()
     if member.made == "trained":
@@ -70,19 +74,23 @@ _TRAINING = {"seed": "seed", "steps": "steps", "best_epoch": "best epoch"}
 
 def _newest(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The last of each data set, split and protocol."""
-    by_kind = {(each["name"], each["split"], each["digest"], each["protocol"]): each for each in evaluations}
+    by_kind = {str([each[key] for key in ("name", "split", "digest", "protocol")]): each for each in evaluations}
     return list(by_kind.values())
 
 
 def _measured(evaluation: dict[str, Any]) -> str:
-    where = " ".join(filter(None, (evaluation["name"], evaluation["split"]))) or "data that it does not name"
+    where = " ".join(str(part) for part in (evaluation["name"], evaluation["split"]) if part) or _UNNAMED
     numbers = {
         "RSUM": evaluation["rsum"],
-        "t2i R@1": (evaluation["text_to_image"] or {}).get("R@1"),
-        "i2t R@1": (evaluation["image_to_text"] or {}).get("R@1"),
+        "t2i R@1": _recall(evaluation["text_to_image"]),
+        "i2t R@1": _recall(evaluation["image_to_text"]),
     }
     shown = "  ".join(f"{name} {value:.1f}" for name, value in numbers.items() if isinstance(value, int | float))
     return f"eval {where}: {shown or 'no numbers'}" + ("  zero-shot" if evaluation["zero_shot"] else "")
+
+
+def _recall(recalls: Any) -> Any:
+    return recalls.get("R@1") if isinstance(recalls, dict) else None
 
 
 def _digest(digest: Any, absent: str = "") -> str:
@@ -104,7 +112,8 @@ def _drawn(lines: list[tuple[int, str]]) -> list[str]:
     from rich.tree import Tree
 
     terminal = shutil.get_terminal_size()  # asked here, for rich takes 80 columns where TERM is "dumb"
-    console = Console(file=sys.stdout, width=terminal.columns, height=terminal.lines, highlight=False)
+    columns = terminal.columns - (0 if spellable("…") else 2)  # the sign for a cut becomes three dots
+    console = Console(file=sys.stdout, width=columns, height=terminal.lines, highlight=False)
     whole = Tree("", hide_root=True)
     branches = [whole]
     for depth, text in lines:

@@ -9,12 +9,21 @@ import typer
 
 from mwactl.cli.options import Debug, DryRun, Json, Quiet
 from mwactl.cli.output import out, size
-from mwactl.cli.registry.push import PlainHttp
 from mwactl.errors import Interrupted
 
 if TYPE_CHECKING:
     from mwactl.registry import Entry
     from mwactl.remote import Pull
+
+PlainHttp = Annotated[
+    bool, typer.Option("--plain-http", help="Speak HTTP without encryption to a registry that is on another machine.")
+]
+
+
+def pull_command(address: str, *, name: str | None = None, plain_http: bool = False) -> str:
+    """The command that pulls this, to be typed."""
+    options = [*(["--name", name] if name else []), *(["--plain-http"] if plain_http else [])]
+    return shlex.join(["mwactl", "registry", "pull", address, *options])
 
 
 def pull(
@@ -42,13 +51,12 @@ def pull(
     registry = Registry.default(reporter=out)
     place = remote.open_remote(address, plain_http=plain_http, reporter=out)
     plan = remote.plan_pull(registry, place, name)
+    again = pull_command(address, name=name, plain_http=plain_http)
     entry: Entry | None = None
     if not dry_run:
         try:
             entry = remote.pull(registry, place, plan, reporter=out)
         except Interrupted as stop:
-            options = [*(["--name", name] if name else []), *(["--plain-http"] if plain_http else [])]
-            again = shlex.join(["mwactl", "registry", "pull", address, *options])
             raise Interrupted("interrupted; what has come is kept", fix=again) from stop
     document = {
         "schema": 1,
@@ -67,7 +75,7 @@ def pull(
     }
     identifier = entry.reference if entry else plan.name
     out.answer(document, human=lambda: _print_pull(address, plan, entry), identifier=identifier)
-    out.hint(f"mwactl registry show {entry.reference}" if entry else f"mwactl registry pull {address}")
+    out.hint(f"mwactl registry show {entry.reference}" if entry else again)
 
 
 def _print_pull(address: str, plan: Pull, entry: Entry | None) -> None:

@@ -10,15 +10,18 @@ import typer
 
 from mwactl.cli.options import Debug, DryRun, Json, Quiet
 from mwactl.cli.output import out, size
+from mwactl.cli.registry.pull import PlainHttp, pull_command
 from mwactl.errors import Interrupted
 
 if TYPE_CHECKING:
     from mwactl.registry import Entry, Registry
     from mwactl.remote import Item, Sent
 
-PlainHttp = Annotated[
-    bool, typer.Option("--plain-http", help="Speak HTTP without encryption to a registry that is on another machine.")
-]
+
+def push_command(reference: str, address: str, *, public: bool = False, plain_http: bool = False) -> str:
+    """The command that pushes this, to be typed."""
+    options = [*(["--public"] if public else []), *(["--plain-http"] if plain_http else [])]
+    return shlex.join(["mwactl", "registry", "push", reference, address, *options])
 
 
 def push(
@@ -47,6 +50,7 @@ def push(
     entry = registry.resolve(reference)
     place = remote.open_remote(address, plain_http=plain_http, public=public, reporter=out)
     readme = _card(registry, entry) if address.startswith("hf://") else None
+    again = push_command(reference, address, public=public, plain_http=plain_http)
     sent: Sent | None = None
     if dry_run:
         items = remote.plan_push(registry, entry, place, readme=readme)
@@ -54,10 +58,7 @@ def push(
         try:
             sent = remote.push(registry, entry, place, readme=readme, reporter=out)
         except Interrupted as stop:
-            said = {"--public": public, "--plain-http": plain_http}
-            again = ["mwactl", "registry", "push", reference, address, *(option for option in said if said[option])]
-            why = "interrupted; what was sent is not sent again"
-            raise Interrupted(why, fix=shlex.join(again)) from stop
+            raise Interrupted("interrupted; what was sent is not sent again", fix=again) from stop
         items = list(sent.items)
     document = {
         "schema": 1,
@@ -70,7 +71,7 @@ def push(
     }
     identifier = sent.pinned if sent else address
     out.answer(document, human=lambda: _print_push(entry, address, items, sent), identifier=identifier)
-    out.hint(f"mwactl registry pull {address}   (anywhere)" if sent else f"mwactl registry push {reference} {address}")
+    out.hint(f"{pull_command(address, plain_http=plain_http)}   (anywhere)" if sent else again)
 
 
 def _card(registry: Registry, entry: Entry) -> bytes:

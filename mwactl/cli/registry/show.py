@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,8 +10,9 @@ import typer
 from mwactl.cli.completion import complete_reference
 from mwactl.cli.options import Debug, Json, Quiet
 from mwactl.cli.output import out, size
-from mwactl.cli.registry.facts import print_fact, when, words
+from mwactl.cli.registry.facts import line, print_fact, when, words
 from mwactl.cli.registry.family import print_tree
+from mwactl.cli.registry.outcome import event_line, print_outcome
 
 if TYPE_CHECKING:
     from mwactl.registry import Entry, Registry
@@ -42,14 +44,15 @@ def show(
     for attachment in document["attachments"]:
         if "problem" in attachment:
             out.warn(attachment["problem"])
-    for line in document["history"]:
-        if "problem" in line:
-            out.warn(line["problem"])
+    for event in document["history"]:
+        if "problem" in event:
+            out.warn(event["problem"])
     for problem in document["problems"]:
         out.warn(problem)
     if tree.unread:
         out.warn(f"unreadable, so perhaps missing from the tree: {', '.join(tree.unread)}")
     out.hint(f"mwactl eval {entry.reference}")
+    out.hint(f"mwactl registry show {entry.reference} --json   (manifest and recipe)")
 
 
 def _description(registry: Registry, entry: Entry, tree: FamilyTree) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def _description(registry: Registry, entry: Entry, tree: FamilyTree) -> dict[str
         manifest | {"references": references.get(manifest.get("digest"), [])} for manifest in registry.lineage(entry)
     ]
     labels = registry.labels(entry.name)
-    about = [line for line in registry.history(entry.name) if "problem" in line or _is_about(line, entry)]
+    about = [event for event in registry.history(entry.name) if "problem" in event or _is_about(event, entry)]
     return {
         "schema": 1,
         "reference": entry.reference,
@@ -78,28 +81,38 @@ def _description(registry: Registry, entry: Entry, tree: FamilyTree) -> dict[str
     }
 
 
-def _is_about(line: dict[str, Any], entry: Entry) -> bool:
-    return isinstance(line["new"], dict) and line["new"].get("version") == entry.version
+def _is_about(event: dict[str, Any], entry: Entry) -> bool:
+    return isinstance(event["new"], dict) and event["new"].get("version") == entry.version
 
 
 def _print_entry(document: dict[str, Any], tree: FamilyTree) -> None:
-    manifest = document["manifest"]
-    out.text(f"{document['reference']}  {manifest['kind']}  sha256:{document['digest']}")
-    out.text(f"created   {when(document['created'])}")
+    on_terminal = sys.stdout.isatty()
+    digest = document["digest"][:12] if on_terminal else document["digest"]
+    line(f"{document['reference']}  {document['manifest']['kind']}  sha256:{digest}")
     if document["aliases"]:
-        out.text(f"aliases   {', '.join(document['aliases'])}")
+        line(f"aliases   {', '.join(document['aliases'])}")
     if document["tags"]:
-        out.text(f"tags      {words(document['tags'])}")
-    out.text(f"files     {size(document['size_bytes'])}")
-    for file in manifest["files"]:
-        out.text(f"  {file['path']}  {size(file['size'])}  sha256:{file['sha256'][:12]}")
-    for fact in sorted(manifest.keys() - {"schema", "kind", "parents", "files"}):
-        print_fact(fact, manifest[fact])
+        line(f"tags      {words(document['tags'])}")
+    line(f"created   {when(document['created'])}")
+    line(f"files     {size(document['size_bytes'])}")
+    for file in document["manifest"]["files"]:
+        line(f"  {file['path']}  {size(file['size'])}  sha256:{file['sha256'][:12]}")
     out.text("family")
     print_tree(tree)
+    if on_terminal:
+        print_outcome(document)
+    else:
+        _print_everything(document)
+
+
+def _print_everything(document: dict[str, Any]) -> None:
+    """A fact a line, for programs: results and all that the manifest holds, numbers as they are."""
+    manifest = document["manifest"]
     for attachment in document["attachments"]:
         if "problem" not in attachment:
-            print_fact(f"{attachment['kind']}, {when(attachment['created'])}", attachment["document"])
-    for line in document["history"]:
-        if "problem" not in line:
-            out.text(f"history   {when(line['time'])}  {line['verb']}  by {line['user']} on {line['host']}")
+            print_fact(f"{attachment['kind']}, {attachment['created']}", attachment["document"])
+    for fact in sorted(manifest.keys() - {"schema", "kind", "parents", "files"}):
+        print_fact(fact, manifest[fact])
+    for event in document["history"]:
+        if "problem" not in event:
+            out.text(event_line(event))
