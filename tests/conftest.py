@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mwactl.cli import main
 from mwactl.cli.output import Mode, out
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from mwactl.adapter import AdaptedModel
+    from mwactl.backbone.contract import Backbone
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +183,58 @@ train:
 """
     )
     return path
+
+
+# -- what the tests of every backbone family use ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def embed(pixels: Tensor, captions: list[str]) -> Callable[[Backbone | AdaptedModel], tuple[Tensor, Tensor]]:
+    """embed(model): the picture and caption embeddings, as an evaluation computes them, of the family's own fixtures.
+
+    Without gradients: torch's attention takes another path, with other last bits, where a gradient is needed.
+    """
+    import torch
+
+    from mwactl.adapter import AdaptedModel
+
+    @torch.inference_mode()
+    def both(model: Backbone | AdaptedModel) -> tuple[Tensor, Tensor]:
+        backbone = model.backbone if isinstance(model, AdaptedModel) else model
+        return model.encode_image(pixels), model.encode_text(backbone.tokenize(captions))
+
+    return both
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    import torch
+    from PIL import Image
+
+    noise = torch.randint(256, (50, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    return Image.fromarray(noise.numpy())
+
+
+@pytest.fixture
+def train_a_little() -> Callable[[AdaptedModel], None]:
+    """Move every trained parameter, as training would."""
+    import torch
+
+    def move(model: AdaptedModel) -> None:
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for parameter in model.trainable().values():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+    return move
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a connection or asking for an address fails the test, whoever swallows the error."""
+
+    def refuse(*arguments: Any, **_: Any) -> None:
+        pytest.fail(f"the network was asked for: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,14 +27,6 @@ ITC = OfficialFile("itc", "towers_itc.pth", UNREACHABLE)
 COCO = OfficialFile("coco", "towers_coco.pth", UNREACHABLE)
 VOCABULARY = OfficialFile("tokenizer", "towers.spm", UNREACHABLE)
 TOWERS = BackboneSpec("towers-small", "towers", "small", "itc", files=(ITC, COCO), tokenizer=VOCABULARY)
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any, **_: Any) -> None:
-        pytest.fail(f"the network was asked for: {arguments}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def put(name: str, content: bytes = b"weights") -> Path:

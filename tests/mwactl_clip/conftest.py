@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ import open_clip
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from mwactl.adapter import AdaptedModel
 from mwactl.backbone import WeightsRequest, find_spec
 from mwactl_clip.backbone import ClipBackbone
 
@@ -152,48 +149,3 @@ def pixels() -> Tensor:
 @pytest.fixture
 def captions() -> list[str]:
     return ["a dog", "two dogs in the snow on the grass .", "the cat runs", "a " * 40]
-
-
-@pytest.fixture
-def embed(pixels: Tensor, captions: list[str]) -> Callable[[ClipBackbone | AdaptedModel], tuple[Tensor, Tensor]]:
-    """embed(model): the picture and caption embeddings, as an evaluation computes them.
-
-    Without gradients: torch's attention takes another path, with other last bits, where a gradient is needed.
-    """
-
-    @torch.inference_mode()
-    def both(model: ClipBackbone | AdaptedModel) -> tuple[Tensor, Tensor]:
-        backbone = model.backbone if isinstance(model, AdaptedModel) else model
-        return model.encode_image(pixels), model.encode_text(backbone.tokenize(captions))
-
-    return both
-
-
-@pytest.fixture
-def picture() -> Image.Image:
-    noise = torch.randint(256, (50, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    return Image.fromarray(noise.numpy())
-
-
-@pytest.fixture
-def train_a_little() -> Callable[[AdaptedModel], None]:
-    """Move every trained parameter, as training would."""
-
-    def move(model: AdaptedModel) -> None:
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            for parameter in model.trainable().values():
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-
-    return move
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening a connection or asking for an address fails the test, whoever swallows the error."""
-
-    def refuse(*arguments: Any, **_: Any) -> None:
-        pytest.fail(f"the network was asked for: {arguments}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -6,15 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor
 
-from mwactl.adapter import AdaptedModel
 from mwactl.backbone import WeightsRequest, find_spec
 from mwactl_vlmo.backbone import VlmoBackbone
 from mwactl_vlmo.model import Vlmo
@@ -127,37 +124,3 @@ def pixels() -> Tensor:
 @pytest.fixture
 def captions() -> list[str]:
     return ["a dog", "two dogs in the snow and a child", "the cat runs", "a " * 40]
-
-
-@pytest.fixture
-def embed(pixels: Tensor, captions: list[str]) -> Callable[[VlmoBackbone | AdaptedModel], tuple[Tensor, Tensor]]:
-    """embed(model): the picture and caption embeddings, as an evaluation computes them.
-
-    Without gradients: torch's attention takes another path, with other last bits, where a gradient is needed.
-    """
-
-    @torch.inference_mode()
-    def both(model: VlmoBackbone | AdaptedModel) -> tuple[Tensor, Tensor]:
-        backbone: Any = model.backbone if isinstance(model, AdaptedModel) else model
-        return model.encode_image(pixels), model.encode_text(backbone.tokenize(captions))
-
-    return both
-
-
-@pytest.fixture
-def picture() -> Image.Image:
-    noise = torch.randint(256, (50, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    return Image.fromarray(noise.numpy())
-
-
-@pytest.fixture
-def train_a_little() -> Callable[[AdaptedModel], None]:
-    """Move every trained parameter, as training would."""
-
-    def move(model: AdaptedModel) -> None:
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            for parameter in model.trainable().values():
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-
-    return move

@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from crash_driver import kill_at, write_in_place
+from crash_driver import dies_at, write_in_place
 
 from mwactl.registry import BrokenEntry, Entry, Registry, numbered
 from mwactl.registry import bundle as bundle_module
@@ -97,19 +97,6 @@ def file_in_place(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def survive(action: Callable[[], None], moment: int) -> bool:
-    """Run it in a child that dies at a moment; return whether it did."""
-    child = os.fork()
-    if child == 0:
-        kill_at(moment)
-        action()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"it failed by itself at moment {moment}")
-    return os.WIFSIGNALED(status)
-
-
 def main(directory: Path, scenario: str, sabotage: bool) -> None:
     source, own, root = (directory / name for name in ("source", "own", "registry"))
     registry = Registry(source)
@@ -132,9 +119,9 @@ def main(directory: Path, scenario: str, sabotage: bool) -> None:
         if scenario == "next":
             shutil.copytree(own, root)
         if scenario == "pack":
-            died = survive(lambda: packed(registry, ["coco@1", "coco@2"], target), moment)
+            died = dies_at(moment, lambda: packed(registry, ["coco@1", "coco@2"], target))
         else:
-            died = survive(lambda: unpacked(Registry(root), bundle), moment)
+            died = dies_at(moment, lambda: unpacked(Registry(root), bundle))
         if died:
             kills += 1
             try:

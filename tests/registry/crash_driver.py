@@ -57,6 +57,19 @@ def kill_at(moment: int) -> None:
         setattr(os, name, wrap(name, getattr(os, name)))
 
 
+def dies_at(moment: int, action: Callable[[], object]) -> bool:
+    """Do it in a child that dies at a moment; return whether it did, or had finished before."""
+    child = os.fork()
+    if child == 0:
+        kill_at(moment)
+        action()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError(f"it failed by itself at moment {moment}")
+    return os.WIFSIGNALED(status)
+
+
 def write_in_place(target: Path, content: Path) -> bool:
     if target.exists():
         return False
@@ -98,15 +111,7 @@ def survive(start: Path, root: Path, scenario: str, moment: int) -> bool:
     shutil.rmtree(root, ignore_errors=True)
     if start.exists():
         shutil.copytree(start, root)
-    child = os.fork()
-    if child == 0:
-        kill_at(moment)
-        run(Registry(root), scenario)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"the writer failed by itself at moment {moment}")
-    return os.WIFSIGNALED(status)
+    return dies_at(moment, lambda: run(Registry(root), scenario))
 
 
 def main(directory: Path, scenario: str, sabotage: bool) -> None:

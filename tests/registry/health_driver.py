@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from crash_driver import NEW, OLD, kill_at
+from crash_driver import NEW, OLD, dies_at
 
 from mwactl.registry import BrokenEntry, Entry, Registry, verify
 from mwactl.registry.gc import apply_gc, plan_gc
@@ -80,15 +80,7 @@ def survive(start: Path, root: Path, scenario: str, moment: int) -> bool:
     """Copy the start, run in a child that dies at `moment`; return whether it did."""
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(start, root)
-    child = os.fork()
-    if child == 0:
-        kill_at(moment)
-        run(Registry(root), scenario)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"{scenario} failed by itself at moment {moment}")
-    return os.WIFSIGNALED(status)
+    return dies_at(moment, lambda: run(Registry(root), scenario))
 
 
 def main(directory: Path, scenario: str, sabotage: bool) -> None:

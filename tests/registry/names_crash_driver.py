@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crash_driver import kill_at
+from crash_driver import dies_at
 
 from mwactl.errors import NotFoundError
 from mwactl.registry import Entry, Registry, aliases, tags
@@ -86,15 +86,7 @@ def check(root: Path, scenario: str, before: dict[str, Any], after: dict[str, An
 def survive(first: Path, root: Path, scenario: str, moment: int) -> bool:
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(first, root)
-    child = os.fork()
-    if child == 0:
-        kill_at(moment)
-        SCENARIOS[scenario](Registry(root))
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"the command failed by itself at moment {moment}")
-    return os.WIFSIGNALED(status)
+    return dies_at(moment, lambda: SCENARIOS[scenario](Registry(root)))
 
 
 class InPlace:
