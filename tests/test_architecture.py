@@ -29,11 +29,27 @@ MAY_IMPORT = {
     "remote": BASE | {"registry"},
     "backbone": BASE | {"config"},
     "adapter": BASE | {"config", "backbone"},
-    "data": BASE,
+    "runtime": set(),
+    "data": BASE | {"runtime"},
     "train": BASE | {"config", "backbone", "adapter", "data"},
     "evaluate": BASE | {"backbone", "data"},
+    "export": BASE | {"backbone", "adapter", "data", "evaluate", "runtime"},
+    "search": BASE | {"data", "runtime"},
     "quickstart": BASE,
-    "workflow": BASE | {"config", "registry", "backbone", "adapter", "data", "train", "evaluate", "quickstart"},
+    "workflow": BASE
+    | {
+        "config",
+        "registry",
+        "backbone",
+        "adapter",
+        "data",
+        "train",
+        "evaluate",
+        "export",
+        "search",
+        "runtime",
+        "quickstart",
+    },
     "cli": BASE
     | {
         "config",
@@ -45,6 +61,9 @@ MAY_IMPORT = {
         "data",
         "train",
         "evaluate",
+        "export",
+        "search",
+        "runtime",
         "quickstart",
         "workflow",
     },
@@ -63,6 +82,7 @@ WITHOUT_TORCH = (
     "remote",
     "cli",
     "runtime",
+    "search",
 )
 HEAVY = {"torch", "numpy", "pydantic", "yaml", "PIL", "open_clip", "transformers", "safetensors"}
 

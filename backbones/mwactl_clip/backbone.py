@@ -68,7 +68,10 @@ class ClipBackbone(Backbone):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [b, s] -> [b, e], not normalised. Columns that are padding in every row are not computed."""
-        tokens = self.trim_tokens(tokens)
+        return self.encode_padded_text(self.trim_tokens(tokens))
+
+    def encode_padded_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] -> [b, e], not normalised; for open_clip's own towers of any length up to the context."""
         if isinstance(self.model, open_clip.CLIP):
             return self._encode_native_text(tokens)
         if tokens.is_meta and hasattr(self.model.text, "pooler"):

@@ -41,34 +41,35 @@ class PositionBias:
         table: [r, l·h].
         index: Rows of the table for all text tokens, then all of a picture's.
         modalities: Of the streams, in their order.
+        runs: How the streams are sequences.
         config: The sizes.
     """
 
-    def __init__(self, table: Tensor, index: Tensor, modalities: tuple[Modality, ...], config: VlmoConfig) -> None:
+    def __init__(
+        self, table: Tensor, index: Tensor, modalities: tuple[Modality, ...], runs: Runs, config: VlmoConfig
+    ) -> None:
         self._by_head = table.T.contiguous()  # [r, l·h] -> [l·h, r]
         self._heads = config.heads
         self._index = index.to(table.device)
         self._starts = [{"text": 0, "image": config.text_length}[modality] for modality in modalities]
-        self._rows: dict[tuple[int, ...], Tensor] = {}
+        self._rows = [self._rows_of(run.lengths) for run in runs]
 
     def of_block(self, block: int, *, only_first: bool) -> Bias:
         """The bias of a block, as `attend` asks for it. `only_first`: the first token alone asks."""
         by_head = self._by_head[block * self._heads : (block + 1) * self._heads]
 
-        def look_up(lengths: tuple[int, ...]) -> Tensor:
-            rows = self._rows_of(lengths)[: 1 if only_first else None]  # [n of queries, n]
+        def look_up(run: int) -> Tensor:
+            rows = self._rows[run][: 1 if only_first else None]  # [n of queries, n]
             # A batch axis of one: without it torch takes a kernel that is half as fast.
             return by_head.index_select(1, rows.flatten()).view(1, self._heads, *rows.shape)
 
         return look_up
 
     def _rows_of(self, lengths: tuple[int, ...]) -> Tensor:
-        if lengths not in self._rows:
-            device = self._index.device
-            places = (torch.arange(length, device=device) for length in lengths)
-            kept = torch.cat([start + place for start, place in zip(self._starts, places, strict=True)])
-            self._rows[lengths] = self._index[kept][:, kept]
-        return self._rows[lengths]
+        device = self._index.device
+        places = (torch.arange(length, device=device) for length in lengths)
+        kept = torch.cat([start + place for start, place in zip(self._starts, places, strict=True)])
+        return self._index[kept][:, kept]  # [n, n]
 
 
 class SelfAttention(nn.Module):
@@ -354,7 +355,7 @@ class Vlmo(nn.Module):
     def _encode(self, streams: Streams, runs: Runs, *, joint: bool, only_first: bool) -> Streams:
         bias, table = None, self.relative_position_bias_table
         if table is not None:
-            bias = PositionBias(table, self._position_index, tuple(streams), self.config)
+            bias = PositionBias(table, self._position_index, tuple(streams), runs, self.config)
         features: Streams = self.transformer(streams, runs, bias, joint=joint, only_first=only_first)
         return features
 

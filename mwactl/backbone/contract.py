@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mwactl.backbone.portable import Portable
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
+from mwactl.errors import IncompatibleError
 
 Modality = Literal["image", "text"]
 ImageTransform = Callable[[Image.Image], Tensor]
@@ -32,6 +34,27 @@ class Augmentation:
 
     crop_min_scale: float
     colour: bool = False
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The FFN of a block in its parts: `scale · fc2(inner_norm(activation(fc1(norm(x1)))))` is what it adds to x1.
+
+    Args:
+        norm: Before it, with weight and bias; None where the FFN reads x1 itself (post-LN blocks).
+        fc1: [f, d].
+        activation: Elementwise.
+        inner_norm: After the activation (sub-LN), or None.
+        fc2: [d, f].
+        scale: Layer scale [d], or None.
+    """
+
+    norm: nn.LayerNorm | None
+    fc1: nn.Linear
+    activation: Callable[[Tensor], Tensor]
+    inner_norm: nn.LayerNorm | None
+    fc2: nn.Linear
+    scale: Tensor | None
 
 
 class Site(ABC):
@@ -63,6 +86,17 @@ class Site(ABC):
     def detach(self) -> None:
         """Compute as the untouched backbone again."""
 
+    def feed_forward(self, modality: Modality) -> FeedForward | None:
+        """The block's FFN as a fold needs it, or None where it has no form that can be folded into."""
+        return None
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """Compute `x2 = x1 + branch(x1)` from now on: `branch` replaces the norm before the FFN, the FFN and its scale.
+
+        The replaced parameters leave the backbone; those of `branch` join it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no FFN that can be replaced")
+
 
 class Backbone(nn.Module, ABC):
     """A dual encoder of pictures and captions.
@@ -83,6 +117,26 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [b, s] -> [b, e], not normalised."""
+
+    @abstractmethod
+    def encode_padded_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] with their padding -> what `encode_text` gives: [b, e], not normalised.
+
+        Shapes follow from b and s alone, never from the ids, so that a graph can be traced of it that serves any
+        number of captions of any length.
+        """
+
+    def portable(self) -> Portable:
+        """The picture transform and the tokenizer as data, for programs without torch.
+
+        Raises:
+            IncompatibleError: They cannot be expressed as data.
+        """
+        raise IncompatibleError(
+            f"{self.spec.name} cannot be used without torch",
+            why=f"the plugin `{self.spec.family}` does not say how its pictures and captions are prepared",
+            fix="give its Backbone a method `portable`",
+        )
 
     @abstractmethod
     def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from mwactl.backbone.contract import Augmentation, Backbone, ImageTransform
-from mwactl.backbone.packing import PackedTokens, pack
+from mwactl.backbone.packing import PackedTokens, pack, with_padding
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
 from mwactl.backbone.square import MEAN, STD, square_transform
 
@@ -66,6 +66,10 @@ class PackedBackbone(Backbone):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [b, s] -> [b, e], not normalised. No padding is computed."""
         return self.model.embed_text(pack(tokens, self._padding_id))
+
+    def encode_padded_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] with their padding -> [b, e], not normalised."""
+        return self.model.embed_text(with_padding(tokens, self._padding_id))
 
     def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:
         """Resized to the model's square, the aspect not kept."""

@@ -14,7 +14,7 @@ c channels of a head, d = h·c.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeVar
 
@@ -30,15 +30,17 @@ class Run:
     Args:
         count: How many sequences: r.
         lengths: Tokens of one of them, stream by stream; n is their sum.
+        padding: Where a token is padding that nothing may attend to, [r, n]; None where there is none.
     """
 
     count: int
     lengths: tuple[int, ...]
+    padding: Tensor | None = field(default=None, compare=False)
 
 
 Stream = TypeVar("Stream", bound=str)
 Runs = tuple[Run, ...]
-Bias = Callable[[tuple[int, ...]], Tensor]
+Bias = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,21 @@ def pack(tokens: Tensor, padding_id: int) -> PackedTokens:
     )
 
 
+def with_padding(tokens: Tensor, padding_id: int) -> PackedTokens:
+    """[b, s] token ids as they are: one run, whose padding is computed but never attended to.
+
+    For graphs, which cannot look at ids to decide on shapes. What is pooled must not be padding.
+    """
+    count, length = tokens.shape
+    places = torch.arange(length, device=tokens.device)
+    return PackedTokens(
+        ids=tokens.flatten(),  # [b, s] -> [t]
+        positions=places.expand(count, length).flatten(),  # [b, s] -> [t]
+        order=torch.arange(count, device=tokens.device),
+        runs=(Run(count, (length,), padding=tokens == padding_id),),
+    )
+
+
 def _lengths(tokens: Tensor, padding_id: int) -> list[int]:
     real = tokens != padding_id
     lengths = real.sum(dim=1)
@@ -135,8 +152,8 @@ def attend(
         values: The same for values.
         runs: How the rows of `keys` and `values` are sequences.
         query_runs: How those of `queries` are, where only some tokens ask (the pooled one of a last layer).
-        bias: What is added to the scores of a run whose streams have these lengths: [1, h, n of queries, n] (without
-            the first axis, torch takes a slower kernel).
+        bias: What is added to the scores of the run with this index: [1, h, n of queries, n] (without the first axis,
+            torch takes a slower kernel).
 
     Returns:
         One tensor a query stream, [t, d].
@@ -144,8 +161,10 @@ def attend(
     asking = query_runs or runs
     outputs: list[list[Tensor]] = [[] for _ in queries]
     joined = zip(_joined(queries, asking), _joined(keys, runs), _joined(values, runs), asking, runs, strict=True)
-    for query, key, value, query_run, run in joined:
-        added = None if bias is None else bias(run.lengths).to(query.dtype)
+    for index, (query, key, value, query_run, run) in enumerate(joined):
+        added = None if bias is None else bias(index).to(query.dtype)
+        if run.padding is not None:
+            added = _without_padding(added, run.padding, query.dtype)
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=added)  # [r, h, n, c]
         parts = torch.split(
             mixed.transpose(1, 2).flatten(2), list(query_run.lengths), dim=1
@@ -153,6 +172,17 @@ def attend(
         for rows, part in zip(outputs, parts, strict=True):
             rows.append(part.flatten(0, 1))  # [r, n, d] -> [r·n, d]
     return [rows[0] if len(rows) == 1 else torch.cat(rows) for rows in outputs]
+
+
+def _without_padding(added: Tensor | None, padding: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores, [1, h, n of queries, n], so that padding [r, n] weighs nothing: [r, ·, ·, n].
+
+    The lowest finite number: minus infinity becomes NaN in some runtimes' half precision.
+    """
+    lowest = torch.finfo(dtype).min
+    if added is None:
+        added = torch.zeros((), dtype=dtype, device=padding.device)
+    return torch.where(padding[:, None, None, :], lowest, added)
 
 
 def _joined(streams: Sequence[Tensor], runs: Runs) -> Iterator[Tensor]:
