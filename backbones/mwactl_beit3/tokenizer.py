@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from mwactl.backbone.captions import caption_rows
-from mwactl.errors import VerificationError
+from mwactl.errors import IncompatibleError, VerificationError
 from mwactl.files import sha256_bytes
 
 BEGIN, PADDING, END, UNKNOWN = 0, 1, 2, 3
@@ -35,6 +36,7 @@ class Beit3Tokenizer:
 
     def __init__(self, file: Path) -> None:
         model = file.read_bytes()
+        self.model = model
         self.sha256 = sha256_bytes(model)
         self._pieces = SentencePieceProcessor()
         try:
@@ -68,3 +70,36 @@ class Beit3Tokenizer:
     def __call__(self, captions: Sequence[str], length: int) -> Tensor:
         """Captions -> [b, length] ids, each between `<s>` and `</s>`, cut to the length, padded on the right."""
         return caption_rows(map(self.encode, captions), length, begin=BEGIN, end=END, padding=PADDING)
+
+    def portable(self, length: int) -> dict[str, Any]:
+        """The same as data, for programs without torch; `self.model` is its file."""
+        return {
+            "library": "sentencepiece",
+            "file": "sentencepiece.model",
+            "clean": [],
+            "begin": BEGIN,
+            "end": END,
+            "padding": PADDING,
+            "length": length,
+            "trim": True,
+            "unknown": [_UNKNOWN_PIECE, UNKNOWN],
+            "offset": _PIECE_OFFSET,
+        }
+
+
+def read_tokenizer(file: Path, name: str, rows: int) -> Beit3Tokenizer:
+    """The tokenizer of a model whose text embedding has so many rows.
+
+    Raises:
+        VerificationError: As `Beit3Tokenizer`.
+        IncompatibleError: It has ids for which there is no row.
+    """
+    tokenizer = Beit3Tokenizer(file)
+    if tokenizer.ids > rows:
+        raise IncompatibleError(
+            f"this tokenizer is not that of {name}",
+            where=str(file),
+            why=f"it has {tokenizer.ids} ids, the model's text embedding {rows} rows",
+            fix=f"put the model's own {file.name} there",
+        )
+    return tokenizer

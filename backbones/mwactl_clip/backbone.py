@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torchvision.transforms import ColorJitter, Compose, RandomGrayscale
 
 from mwactl.backbone.contract import Augmentation, Backbone, ImageTransform, Modality, Site
+from mwactl.backbone.portable import Portable
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
 from mwactl.errors import IncompatibleError, NotFoundError, UsageError
+from mwactl_clip.portable import portable
 from mwactl_clip.sites import tower_sites
 from mwactl_clip.weights import network
 
@@ -102,18 +104,21 @@ class ClipBackbone(Backbone):
 
     def trim_tokens(self, tokens: Tensor) -> Tensor:
         """Cut the columns after the longest caption, where the tower provably ignores them."""
-        if tokens.is_meta:
+        padding = self._ignored_padding
+        if tokens.is_meta or padding is None:
             return tokens
-        if isinstance(self.model, open_clip.CLIP) and self.model.text_pool_type == "argmax":
-            if self.model.attn_mask is None:
-                return tokens
+        used = (tokens != padding).any(dim=0).nonzero()
+        return tokens[:, : int(used.max()) + 1] if len(used) else tokens
+
+    @property
+    def _ignored_padding(self) -> int | None:
+        """The id that fills captions up on the right without any effect on the embedding; None: there is none."""
+        if isinstance(self.model, open_clip.CLIP):
             # Causal attention: nothing after the end token, which has the highest id, can reach it.
-            return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+            causal = self.model.text_pool_type == "argmax" and self.model.attn_mask is not None
+            return 0 if causal else None
         config = getattr(getattr(self.model, "text", None), "config", None)
-        if config is not None:
-            used = (tokens != config.pad_token_id).any(dim=0).nonzero()
-            return tokens[:, : int(used.max()) + 1] if len(used) else tokens
-        return tokens
+        return None if config is None else config.pad_token_id
 
     def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:
         """open_clip's own transforms."""
@@ -131,6 +136,10 @@ class ClipBackbone(Backbone):
         """Captions -> token ids [b, s] by the model's own tokenizer."""
         tokens: Tensor = self._tokenizer(list(captions))
         return tokens
+
+    def portable(self) -> Portable:
+        """The picture transform and the tokenizer as data."""
+        return portable(self.spec.name, self._preprocess, self._tokenizer, ignored_padding=self._ignored_padding)
 
     def sites(self, modalities: Sequence[Modality] = ("image", "text")) -> list[Site]:
         """The blocks of the towers that are asked for, the image tower's first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -57,6 +58,21 @@ class VlmoTokenizer:
     def __call__(self, captions: Sequence[str], length: int) -> Tensor:
         """Captions -> [b, length] ids, each between [CLS] and [SEP], cut to the length, padded on the right."""
         return caption_rows(map(self.encode, captions), length, begin=self._begin, end=self._end, padding=PADDING)
+
+    def portable(self, length: int) -> tuple[dict[str, Any], bytes]:
+        """The same as data, and its file, for programs without torch."""
+        text = {
+            "library": "tokenizers",
+            "file": "tokenizer.json",
+            "clean": [],
+            "begin": self._begin,
+            "end": self._end,
+            "padding": PADDING,
+            "length": length,
+            "trim": True,
+            "replace": [],
+        }
+        return text, self._pieces.to_str().encode("utf-8")
 
 
 def _no_vocabulary(file: Path, why: str) -> IncompatibleError:

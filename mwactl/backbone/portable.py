@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from mwactl.files import canonical_json, sha256_bytes
@@ -37,3 +38,8 @@ class Portable:
     def digest(self) -> str:
         """The identity of the preprocessing: equal digests, equal pixels and ids."""
         return sha256_bytes(canonical_json(self.preprocess()))
+
+
+def no_older_than_here(*packages: str) -> tuple[str, ...]:
+    """Requirements on packages, as pip names them: an older one may not read what this one wrote, or read otherwise."""
+    return tuple(f"{package}>={version(package)}" for package in packages)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mwactl.backbone.contract import Augmentation, ImageTransform
 
 MEAN = (0.5, 0.5, 0.5)
@@ -29,3 +31,15 @@ def square_transform(size: int, augmentation: Augmentation | None) -> ImageTrans
     )
     training: ImageTransform = transforms.Compose([crop, transforms.RandomHorizontalFlip(), *colour, *to_tensor])
     return training
+
+
+def portable_square(size: int) -> dict[str, Any]:
+    """The transform without an augmentation as data."""
+    return {
+        "size": [size, size],
+        "resize": "squash",
+        "interpolation": "bicubic",
+        "fill": 0,
+        "mean": list(MEAN),
+        "std": list(STD),
+    }

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import PIL
 
-from mwactl.data import picture
 from mwactl.files import atomic_write, canonical_json, sha256_bytes
 from mwactl.home import cache_path
 from mwactl.progress import Reporter
+from mwactl.runtime import bundle
 
 _SCHEMA = 1
 
@@ -84,7 +84,7 @@ class ScanCache:
 
 def _reader() -> list[Any]:
     """What the findings depend on beside the file."""
-    return [PIL.__version__, picture.MAX_PIXELS]
+    return [PIL.__version__, bundle.MAX_PIXELS]
 
 
 def _checked(entry: Any) -> Checked:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
-from mwactl.data import open_image, picture
+from mwactl.data import open_image
 from mwactl.errors import DataError
+from mwactl.runtime import bundle
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -193,10 +194,10 @@ def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
 
 def test_a_picture_over_our_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (11, 10)).save(tmp_path / "a.png")
-    monkeypatch.setattr(picture, "MAX_PIXELS", 109)
+    monkeypatch.setattr(bundle, "MAX_PIXELS", 109)
     with pytest.raises(DataError, match="11 × 10 pixels; at most 109"):
         open_image(tmp_path / "a.png")
-    monkeypatch.setattr(picture, "MAX_PIXELS", 110)
+    monkeypatch.setattr(bundle, "MAX_PIXELS", 110)
     assert open_image(tmp_path / "a.png").size == (11, 10)
 
 
