@@ -13,9 +13,12 @@ from torch import Tensor
 from mwactl.backbone.contract import Modality, Site
 from mwactl.backbone.layer_site import layer_sites
 from mwactl.backbone.packed import PackedBackbone
+from mwactl.backbone.portable import Portable, no_older_than_here
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
+from mwactl.backbone.square import portable_square
+from mwactl.backbone.store import find_tokenizer
 from mwactl_beit3.model import EPS, Beit3Retrieval
-from mwactl_beit3.tokenizer import PADDING, Beit3Tokenizer
+from mwactl_beit3.tokenizer import PADDING, Beit3Tokenizer, read_tokenizer
 
 
 class Beit3Backbone(PackedBackbone):
@@ -25,7 +28,7 @@ class Beit3Backbone(PackedBackbone):
         spec: Its name.
         weights: Where its weights come from.
         model: On the CPU in fp32, or on the meta device.
-        tokenizer: None on the meta device, where no caption is ever read.
+        tokenizer: None: it is looked for when it is needed first, as it is for a model without weights.
         lacking: The model's parameters that the weights file does not hold.
     """
 
@@ -46,11 +49,26 @@ class Beit3Backbone(PackedBackbone):
         """Captions -> token ids [b, 64].
 
         Raises:
-            ValueError: The backbone was built without weights, and so without its tokenizer.
+            NotFoundError: The backbone was built without weights, and its tokenizer is not on this machine.
         """
+        return self._read_tokenizer(captions, self.context_length)
+
+    def portable(self) -> Portable:
+        """The picture transform and the tokenizer as data.
+
+        Raises:
+            NotFoundError: As `tokenize`.
+        """
+        text = self._read_tokenizer.portable(self.context_length)
+        files = {text["file"]: self._read_tokenizer.model}
+        return Portable(portable_square(self.image_size[0]), text, files, no_older_than_here("sentencepiece"))
+
+    @property
+    def _read_tokenizer(self) -> Beit3Tokenizer:
         if self._tokenizer is None:
-            raise ValueError(f"{self.spec.name} was built without its tokenizer")
-        return self._tokenizer(captions, self.context_length)
+            file = find_tokenizer(self.spec, beside=self.weights.path, download=False)
+            self._tokenizer = read_tokenizer(file, self.spec.name, self.model.beit3.config.vocabulary)
+        return self._tokenizer
 
     def sites(self, modalities: Sequence[Modality] = ("image", "text")) -> list[Site]:
         """One a layer: both modalities pass through each."""
@@ -71,5 +89,5 @@ class Beit3Backbone(PackedBackbone):
             "eps": EPS,
             "activation": "gelu",
             "context_length": self.context_length,
-            "tokenizer": None if self._tokenizer is None else self._tokenizer.sha256,
+            "tokenizer": self._read_tokenizer.sha256,
         }

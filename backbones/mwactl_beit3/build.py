@@ -12,13 +12,12 @@ from mwactl.backbone.matching import another_models, load_strictly
 from mwactl.backbone.spec import BackboneSpec, WeightsRequest, WeightsUsed
 from mwactl.backbone.store import find_tokenizer
 from mwactl.backbone.weights import resolve_weights
-from mwactl.errors import IncompatibleError
 from mwactl_beit3.authors_keys import refuse_adapter
 from mwactl_beit3.backbone import Beit3Backbone
 from mwactl_beit3.model import INITIAL_LOGIT_SCALE, Beit3Retrieval, initialise, initialise_linear
-from mwactl_beit3.names import TOKENIZER_FILE, config_of
+from mwactl_beit3.names import config_of
 from mwactl_beit3.positions import resize_positions
-from mwactl_beit3.tokenizer import Beit3Tokenizer
+from mwactl_beit3.tokenizer import read_tokenizer
 
 _POSITIONS = "beit3.encoder.embed_positions.A.weight"
 #: What pre-training files lack: those parameters must be trained.
@@ -46,7 +45,7 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> Beit3Backbone:
             torch.manual_seed(request.seed)
             initialise(model)
     file = find_tokenizer(spec, beside=used.path, download=request.download, reporter=request.reporter)
-    return Beit3Backbone(spec, used, model, _tokenizer(file, spec.name, model.beit3.config.vocabulary), lacking)
+    return Beit3Backbone(spec, used, model, read_tokenizer(file, spec.name, model.beit3.config.vocabulary), lacking)
 
 
 def build_without_weights(spec: BackboneSpec) -> Beit3Backbone:
@@ -91,18 +90,6 @@ def _make_lacking(model: Beit3Retrieval, lacking: set[str]) -> None:
             else:
                 head = getattr(model, name.removesuffix(".weight"))
                 initialise_linear(head.to_empty(device="cpu"))
-
-
-def _tokenizer(file: Path, name: str, rows: int) -> Beit3Tokenizer:
-    tokenizer = Beit3Tokenizer(file)
-    if tokenizer.ids > rows:
-        raise IncompatibleError(
-            f"this tokenizer is not that of {name}",
-            where=str(file),
-            why=f"it has {tokenizer.ids} ids, the model's text embedding {rows} rows",
-            fix=f"put the model's own {TOKENIZER_FILE} there",
-        )
-    return tokenizer
 
 
 def _on_meta(spec: BackboneSpec) -> Beit3Retrieval:

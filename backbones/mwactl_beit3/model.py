@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from mwactl.backbone import contract
 from mwactl.backbone.contract import Modality
 from mwactl.backbone.initial import normal_, truncated_normal_
 from mwactl.backbone.layer_site import HostLayer
 from mwactl.backbone.norm import LayerNorm
 from mwactl.backbone.packing import PackedTokens, Run, Runs, asking, attend
+from mwactl.backbone.recompute import gelu_norm
 from mwactl_beit3.sizes import POSITION_OFFSET, Beit3Config
 
 EXPERTS: dict[Modality, str] = {"image": "A", "text": "B"}
@@ -83,7 +85,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[t, d] -> [t, d]."""
-        hidden = self.ffn_layernorm(gelu(self.fc1(x)))  # [t, d] -> [t, f]
+        hidden = gelu_norm(self.fc1(x), self.ffn_layernorm)  # [t, d] -> [t, f]
         out: Tensor = self.fc2(hidden)  # [t, f] -> [t, d]
         return out
 
@@ -105,6 +107,17 @@ class EncoderLayer(HostLayer):
         x1 = {modality: rows + attended[modality] for modality, rows in residual.items()}
         added = by_expert(self.ffn, by_expert(self.final_layer_norm, x1))
         return {modality: self.adapted(modality, rows, rows + added[modality]) for modality, rows in x1.items()}
+
+    def feed_forward(self, modality: Modality) -> contract.FeedForward | None:
+        """The FFN of this modality's expert: pre-LN and sub-LN."""
+        norm, ffn = self.final_layer_norm[EXPERTS[modality]], self.ffn[EXPERTS[modality]]
+        if not isinstance(norm, LayerNorm) or not isinstance(ffn, FeedForward):
+            return None
+        return contract.FeedForward(norm, ffn.fc1, gelu, ffn.ffn_layernorm, ffn.fc2, scale=None)
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """`branch` reads what attention left, and normalises it itself."""
+        self.final_layer_norm[EXPERTS[modality]], self.ffn[EXPERTS[modality]] = nn.Identity(), branch
 
 
 class Encoder(nn.Module):

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from open_clip.transformer import ResidualAttentionBlock
+from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mwactl.backbone.contract import Branch, Modality, Site
+from mwactl.backbone.contract import Branch, FeedForward, Modality, Site
 from mwactl.errors import IncompatibleError
 
 _BERT_LIKE = ("bert", "roberta", "xlm-roberta")
@@ -46,6 +48,61 @@ class BlockSite(Site):
         self._module.__dict__.pop("forward", None)
 
 
+class OpenClipSite(BlockSite):
+    """open_clip's residual attention block."""
+
+    def __init__(self, tower: Modality, depth: int, block: Any) -> None:
+        super().__init__(tower, depth, module=block, forward=_open_clip_block, norm=block.ln_2)
+        self._block = block
+
+    def feed_forward(self, modality: Modality) -> FeedForward | None:
+        """Its MLP; None where a linear map is of another kind (quantised)."""
+        block = self._block
+        return _feed_forward(block.ln_2, block.mlp.c_fc, block.mlp.gelu, None, block.mlp.c_proj, block.ls_2)
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """Compute `x2 = x1 + branch(x1)`."""
+        self._block.ln_2, self._block.mlp, self._block.ls_2 = nn.Identity(), branch, nn.Identity()
+        # open_clip looks into the MLP to learn the tower's precision.
+        self._block.get_weight_dtype = partial(_dtype_of, branch)
+
+
+class TimmSite(BlockSite):
+    """timm's ViT block."""
+
+    def __init__(self, tower: Modality, depth: int, block: Any) -> None:
+        super().__init__(tower, depth, module=block, forward=_timm_block, norm=block.norm2)
+        self._block = block
+
+    def feed_forward(self, modality: Modality) -> FeedForward | None:
+        """Its MLP; None for a gated one, whose hidden units are products."""
+        block, mlp = self._block, self._block.mlp
+        if type(mlp) is not Mlp:
+            return None
+        return _feed_forward(block.norm2, mlp.fc1, mlp.act, mlp.norm, mlp.fc2, block.ls2)
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """Compute `x2 = x1 + branch(x1)`."""
+        self._block.norm2, self._block.mlp, self._block.ls2 = nn.Identity(), branch, nn.Identity()
+
+
+class BertSite(BlockSite):
+    """The output part of a BERT-like layer; the FFN begins in the part before it."""
+
+    def __init__(self, tower: Modality, depth: int, layer: Any) -> None:
+        super().__init__(tower, depth, module=layer.output, forward=_bert_output, norm=layer.output.LayerNorm)
+        self._layer = layer
+
+    def feed_forward(self, modality: Modality) -> FeedForward | None:
+        """Its FFN, which reads x1 as it is."""
+        intermediate, output = self._layer.intermediate, self._layer.output
+        return _feed_forward(None, intermediate.dense, intermediate.intermediate_act_fn, None, output.dense, None)
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """Normalise `x1 + branch(x1)`: the output part gets x1 in place of hidden units, and `branch` reads it."""
+        self._layer.intermediate, self._layer.output.dense = nn.Identity(), branch
+
+
 def tower_sites(model: nn.Module, tower: Modality) -> list[Site]:
     """The sites of one tower.
 
@@ -57,15 +114,13 @@ def tower_sites(model: nn.Module, tower: Modality) -> list[Site]:
     else:
         blocks, kind = _text_blocks(model)
     sites: list[Site] = []
-    block: Any
     for depth, block in enumerate(blocks):
         if isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv"):
-            sites.append(BlockSite(tower, depth, module=block, forward=_open_clip_block, norm=block.ln_2))
+            sites.append(OpenClipSite(tower, depth, block))
         elif type(block) is Block:
-            sites.append(BlockSite(tower, depth, module=block, forward=_timm_block, norm=block.norm2))
+            sites.append(TimmSite(tower, depth, block))
         elif kind in _BERT_LIKE:
-            output = block.output
-            sites.append(BlockSite(tower, depth, module=output, forward=_bert_output, norm=output.LayerNorm))
+            sites.append(BertSite(tower, depth, block))
         else:
             raise _refusal(tower, f"its blocks are {type(block).__name__}")
     if not sites:
@@ -133,6 +188,24 @@ def _bert_output(
         total = total + extractor(input_tensor)
     x2: Tensor = output.LayerNorm(total)
     return x2 if enhancer is None else x2 + enhancer(x2)
+
+
+def _feed_forward(norm: Any, fc1: Any, activation: Any, inner_norm: Any, fc2: Any, scale: Any) -> FeedForward | None:
+    """The FFN of these parts, or None where one of them is not of the kind that a fold knows."""
+    factors = None if scale is None else getattr(scale, "gamma", None)
+    known = (
+        (norm is None or isinstance(norm, nn.LayerNorm))
+        and isinstance(inner_norm, nn.LayerNorm | nn.Identity | None)
+        and type(fc1) is type(fc2) is nn.Linear
+        and (factors is not None or isinstance(scale, nn.Identity | None))
+        and not (isinstance(activation, nn.Module) and any(True for _ in activation.parameters()))
+    )
+    inner = inner_norm if isinstance(inner_norm, nn.LayerNorm) else None
+    return FeedForward(norm, fc1, activation, inner, fc2, factors) if known else None
+
+
+def _dtype_of(branch: nn.Module) -> torch.dtype:
+    return next(branch.parameters()).dtype
 
 
 def _with_branches(x1: Tensor, x2: Tensor, extractor: Branch | None, enhancer: Branch | None) -> Tensor:

@@ -15,7 +15,9 @@ from torch import Tensor
 from mwactl.backbone.contract import Modality, Site
 from mwactl.backbone.layer_site import layer_sites
 from mwactl.backbone.packed import PackedBackbone
+from mwactl.backbone.portable import Portable, no_older_than_here
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
+from mwactl.backbone.square import portable_square
 from mwactl.files import sha256_file
 from mwactl_vlmo.model import EPS, TEXT_EPS, Vlmo
 from mwactl_vlmo.tokenizer import PADDING, VlmoTokenizer
@@ -48,6 +50,13 @@ class VlmoBackbone(PackedBackbone):
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Captions -> token ids [b, s] by BERT's WordPiece."""
         return self._tokenizer(captions, self.context_length)
+
+    def portable(self) -> Portable:
+        """The picture transform and the tokenizer as data."""
+        text, file = self._tokenizer.portable(self.context_length)
+        return Portable(
+            portable_square(self.image_size[0]), text, {text["file"]: file}, no_older_than_here("tokenizers")
+        )
 
     def sites(self, modalities: Sequence[Modality] = ("image", "text")) -> list[Site]:
         """One a block: both modalities pass through each."""

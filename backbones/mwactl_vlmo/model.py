@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from mwactl.backbone import contract
 from mwactl.backbone.contract import Modality
 from mwactl.backbone.initial import truncated_normal_
 from mwactl.backbone.layer_site import HostLayer
@@ -127,6 +128,8 @@ class Block(HostLayer):
         for gamma in ("gamma_1", "gamma_2"):
             factor = nn.Parameter(torch.full((config.width,), 0.1)) if config.layer_scale else None
             self.register_parameter(gamma, factor)
+        #: Experts that hold their layer scale in their own weights.
+        self._unscaled: set[str] = set()
 
     def forward(
         self, streams: Streams, runs: Runs, bias: Bias | None, *, joint: bool = False, only_first: bool = False
@@ -150,7 +153,25 @@ class Block(HostLayer):
         """The FFN, and the modules outside of its layer scale, which would make them ten times smaller at the start."""
         expert = JOINT_EXPERT if joint and JOINT_EXPERT in self._experts else EXPERTS[modality]
         norm, mlp = self.get_submodule(f"norm2_{expert}"), self.get_submodule(f"mlp_{expert}")
-        return self.adapted(modality, x1, x1 + _scaled(mlp(norm(x1)), self.gamma_2))
+        gamma = None if expert in self._unscaled else self.gamma_2
+        return self.adapted(modality, x1, x1 + _scaled(mlp(norm(x1)), gamma))
+
+    def feed_forward(self, modality: Modality) -> contract.FeedForward | None:
+        """The FFN of this modality's expert; its layer scale is all experts'."""
+        expert = EXPERTS[modality]
+        norm, mlp = self.get_submodule(f"norm2_{expert}"), self.get_submodule(f"mlp_{expert}")
+        if not isinstance(norm, LayerNorm) or not isinstance(mlp, FeedForward):
+            return None
+        return contract.FeedForward(norm, mlp.fc1, gelu, None, mlp.fc2, scale=self.gamma_2)
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """`branch` normalises and scales by itself; the joint expert, where there is one, stays as it is."""
+        expert = EXPERTS[modality]
+        self.add_module(f"norm2_{expert}", nn.Identity())
+        self.add_module(f"mlp_{expert}", branch)
+        self._unscaled.add(expert)
+        if self._unscaled.issuperset(self._experts):
+            self.gamma_2 = None
 
 
 def _scaled(added: Tensor, gamma: nn.Parameter | None) -> Tensor:

@@ -1,7 +1,9 @@
-"""The method: Knowledge Extractor, Alignment Enhancer, inject, strip, and what is trained."""
+"""The method: Knowledge Extractor, Alignment Enhancer, inject, strip, fold, and what is trained."""
 
 from mwactl.adapter.adapted import AdaptedModel, inject, strip
 from mwactl.adapter.canary import check_active
+from mwactl.adapter.fold import fold
+from mwactl.adapter.merged import MergedModel
 from mwactl.adapter.modules import AlignmentEnhancer, KnowledgeExtractor
 from mwactl.adapter.mwa import MultiWayAdapter
 
@@ -9,8 +11,10 @@ __all__ = [
     "AdaptedModel",
     "AlignmentEnhancer",
     "KnowledgeExtractor",
+    "MergedModel",
     "MultiWayAdapter",
     "check_active",
+    "fold",
     "inject",
     "strip",
 ]

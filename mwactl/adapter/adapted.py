@@ -35,6 +35,10 @@ class AdaptedModel(nn.Module):
         """Token ids [b, s] -> [b, e], not normalised."""
         return self.backbone.encode_text(tokens)
 
+    def encode_padded_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [b, s] with their padding -> [b, e], not normalised."""
+        return self.backbone.encode_padded_text(tokens)
+
     def train(self, mode: bool = True) -> AdaptedModel:
         """Training mode for what is trained: a frozen backbone stays in evaluation mode (no dropout, no drop path)."""
         super().train(mode)

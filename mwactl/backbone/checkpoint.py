@@ -7,7 +7,6 @@ containers only `argparse.Namespace` and the names in `_LEFT_OUT` may occur in i
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 import warnings
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mwactl.backbone.digests import known_sha256, record_sha256, recorded_sha256
+from mwactl.backbone.safetensors_bytes import DTYPE_NAMES, SafetensorsBytes
 from mwactl.errors import NotFoundError, VerificationError
 from mwactl.files import atomic_file
 from mwactl.home import cache_path
@@ -43,11 +43,6 @@ _UNREADABLE = (
     pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, AttributeError, TypeError, OSError,
 )  # fmt: skip
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_ALIGNMENT_BYTES = 64
-_DTYPE_NAMES = {
-    torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 class LeftOut:
@@ -106,12 +101,12 @@ def read_checkpoint(
         )
     digest = known_sha256(path)
     if path.suffix == ".safetensors":
-        state = _map(path)
+        state = map_safetensors(path)
     else:
         converted = cache_path() / "weights" / f"{digest}.{'+'.join(containers)}.safetensors"
         if not _is_as_written(converted):
             _convert(path, converted, containers)
-        state = _map(converted)
+        state = map_safetensors(converted)
     return Checkpoint(_stripped({name: _as_fp32(tensor) for name, tensor in state.items()}, strip), digest)
 
 
@@ -153,8 +148,12 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     record_sha256(path, known_sha256(path))
 
 
-def _map(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped privately: writing to one changes memory and not the file."""
+def map_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped privately: writing to one changes memory and not the file.
+
+    Raises:
+        VerificationError: It is truncated, or no such file.
+    """
     try:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:
@@ -222,7 +221,7 @@ def _kind(name: Any, value: Any) -> str | None:
     if not isinstance(name, str):
         return "under a name that is no text"
     plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    if plain and (value.is_floating_point() or value.dtype in _DTYPE_NAMES):
+    if plain and (value.is_floating_point() or value.dtype in DTYPE_NAMES):
         return None
     return f"{value.layout} {value.dtype} on {value.device}".replace("torch.", "")
 
@@ -239,22 +238,5 @@ def _stripped(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Te
 
 
 def _write_safetensors(file: IO[bytes], state: Mapping[str, Tensor]) -> None:
-    """Write a state dict in the safetensors format (header length, JSON header, bytes), one tensor at a time.
-
-    The library's own writer takes the whole state in fp32 at once, and does not say which error a full disk is.
-    Equal inputs give equal bytes: there is no metadata, and the order is by size of the elements (which keeps every
-    tensor aligned) and by name.
-    """
-    dtypes = {name: torch.float32 if tensor.is_floating_point() else tensor.dtype for name, tensor in state.items()}
-    names = sorted(state, key=lambda name: (-dtypes[name].itemsize, name))
-    header: dict[str, Any] = {}
-    end = 0
-    for name in names:
-        start, end = end, end + state[name].numel() * dtypes[name].itemsize
-        dtype, shape = _DTYPE_NAMES[dtypes[name]], list(state[name].shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name in names:
-        file.write(_as_fp32(state[name]).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for chunk in SafetensorsBytes(state).chunks():
+        file.write(chunk)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mwactl.backbone.contract import Branch, Modality, Site
+from mwactl.backbone.contract import Branch, FeedForward, Modality, Site
 
 
 class HostLayer(nn.Module):
@@ -35,6 +35,14 @@ class HostLayer(nn.Module):
         enhancer = self.enhancers.get(modality)
         return x2 if enhancer is None else x2 + enhancer(x2)
 
+    def feed_forward(self, modality: Modality) -> FeedForward | None:
+        """As `Site.feed_forward`, of this layer."""
+        return None
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """As `Site.replace_feed_forward`, of this layer."""
+        raise NotImplementedError(f"{type(self).__name__} has no FFN that can be replaced")
+
 
 class LayerSite(Site):
     """A layer, through which pictures and captions pass by different experts of the same width."""
@@ -50,6 +58,14 @@ class LayerSite(Site):
     def detach(self) -> None:
         """Compute as the untouched layer again."""
         self.attach({}, {})
+
+    def feed_forward(self, modality: Modality) -> FeedForward | None:
+        """The FFN of this modality's expert."""
+        return self._layer.feed_forward(modality)
+
+    def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
+        """Compute `x2 = x1 + branch(x1)` for this modality's tokens from now on."""
+        self._layer.replace_feed_forward(modality, branch)
 
 
 def layer_sites(layers: Iterable[Any], *, width: int, eps: float) -> list[Site]:

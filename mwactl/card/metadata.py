@@ -19,7 +19,7 @@ def front_matter(subject: Subject) -> dict[str, Any]:
     found: dict[str, Any] = hub_licence(subject.licence, subject.licence_link) if subject.licence else {}
     found |= {"library_name": "mwactl", "pipeline_tag": "feature-extraction", "tags": _tags(subject)}
     if is_hub_id(subject.base_model):
-        found |= {"base_model": subject.base_model, "base_model_relation": "adapter"}
+        found |= {"base_model": subject.base_model, "base_model_relation": "finetune" if subject.merged else "adapter"}
     if datasets := list(dict.fromkeys(str(used["name"]) for used in subject.data if is_hub_id(used.get("name")))):
         found["datasets"] = datasets
     if results := [_result(each) for each in subject.evaluations if not each.seen]:
@@ -28,7 +28,7 @@ def front_matter(subject: Subject) -> dict[str, Any]:
 
 
 def _tags(subject: Subject) -> list[str]:
-    tags = ["image-text-retrieval", "adapter"]
+    tags = ["image-text-retrieval", "merged" if subject.merged else "adapter"]
     method = subject.method.get("name")
     if method == "mwa":
         tags.append("multiway-adapter")

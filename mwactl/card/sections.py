@@ -25,7 +25,14 @@ def summary(subject: Subject) -> str:
     )
     if method == "full":
         text = text.replace("on a frozen", "of")
-    if not subject.train and not subject.imported:
+    if subject.merged:
+        text = text.replace("This is", f"This is `{subject.backbone}` with").partition(" for image-text")[0]
+        text += " in its weights: one model for image-text retrieval, which needs no weights besides."
+    if weights := subject.combined.get("weights"):
+        text += f" It is the sum of {len(weights)} adapters" if len(weights) > 1 else " It is another adapter"
+        text += f" with the weights {' and '.join(map(str, weights))}" if len(weights) > 1 else ""
+        text += "." if subject.combined.get("scale") is None else f" at strength {subject.combined['scale']}."
+    if not subject.trained:
         text += " **It is not trained.**"
     return text
 
@@ -74,6 +81,17 @@ def model(subject: Subject) -> str:
         "adapter's parameters": _share(tensors.get("parameters"), base.get("parameters")),
         "adapter's tensors": _code(tensors.get("digest")),
     }
+    if subject.merged:
+        del facts["adapter's parameters"], facts["adapter's tensors"]
+        equality = subject.merged.get("equality", {})
+        facts |= {
+            "parameters in all": _count(tensors.get("parameters")),
+            "tensors": _code(tensors.get("digest")),
+            "difference from backbone and adapter": f"at most {equality['max_abs']:.1e} a component, on "
+            f"{equality['pictures']} pictures and {equality['captions']} captions"
+            if {"max_abs", "pictures", "captions"} <= equality.keys()
+            else None,
+        }
     config = subject.method.get("config")
     options = _options(config.get("mwa", {})) if isinstance(config, dict) and facts["method"] == "mwa" else ""
     return _facts_table(facts) + options
@@ -85,7 +103,7 @@ def data(subject: Subject) -> str:
         origin = f"It was imported from `{subject.imported.get('file')}` ({_code(subject.imported.get('sha256'))})."
         return f"{origin} What that was trained on is not known."
     if not subject.data:
-        return "None: it is not trained." if not subject.train else "The training data is not recorded."
+        return "None: it is not trained." if not subject.trained else "The training data is not recorded."
     heads = ["data set", "split", "pictures", "captions", "skipped", "digest"]
     rows = [
         [
@@ -102,11 +120,15 @@ def data(subject: Subject) -> str:
     )
 
 
+_NOT_OURS = "It was not trained by mwactl."
+
+
 def training(subject: Subject) -> str:
     """Steps, time, memory and versions."""
     train, timing = subject.train, subject.timing
     if not train:
-        return "It was not trained by mwactl."
+        made = subject.merged or subject.combined
+        return "It was made from what was trained; see the cards of its parents." if made else _NOT_OURS
     seconds, step, memory = (timing.get(key) for key in ("seconds", "seconds_per_step", "peak_memory_bytes"))
     versions = train.get("versions")
     return _facts_table(
@@ -161,7 +183,9 @@ def limits(subject: Subject) -> str:
     """What nobody should conclude from this card."""
     tests = [each for each in subject.evaluations if not each.seen]
     lines = [
-        "It works on the very backbone whose fingerprint is above, and is refused on any other.",
+        "It is for retrieval alone: it cannot be trained further, nor the adapter taken out of it."
+        if subject.merged
+        else "It works on the very backbone whose fingerprint is above, and is refused on any other.",
         "It was measured at retrieval alone; nothing is known of classification, generation or fairness.",
     ]
     if subject.train:

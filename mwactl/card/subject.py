@@ -59,7 +59,13 @@ class Subject:
     data: list[dict[str, Any]]
     tensors: dict[str, Any]
     imported: dict[str, Any]
-    """Facts of the manifest; empty where it has none."""
+    """Facts of the manifest; empty where it has none. Of what it was made from as well: `data` and `imported`."""
+    merged: dict[str, Any]
+    """Of a backbone with an adapter in its weights: how it was shown to be the same; empty for an adapter."""
+    combined: dict[str, Any]
+    """Of an adapter that is a weighted sum of others: `weights` and `scale`."""
+    trained: bool
+    """Whether it, or something that it was made from, was trained anywhere."""
     evaluations: list[Evaluation]
     timing: dict[str, Any]
     """The newest attachment `training`."""
@@ -90,7 +96,9 @@ def read_subject(registry: Registry, entry: Entry) -> Subject:
         VerificationError: The name's tags are damaged.
     """
     manifest = entry.manifest
-    data = _documents(manifest.get("data"))
+    lineage = registry.lineage(entry)
+    data = _used_in(lineage)
+    imported = next((found for ancestor in lineage if (found := _document(ancestor.get("imported")))), {})
     attached = registry.attachments(entry)
     timing = [each["document"] for each in attached if each["kind"] == "training" and "problem" not in each]
     words = registry.tags(entry.name).get(entry.version, {}) if entry.name in registry.names() else {}
@@ -103,11 +111,14 @@ def read_subject(registry: Registry, entry: Entry) -> Subject:
         train=_document(manifest.get("train")),
         data=data,
         tensors=_document(manifest.get("tensors")),
-        imported=_document(manifest.get("imported")),
+        imported=imported,
+        merged=_document(manifest.get("merged")),
+        combined=_document(manifest.get("combined")),
+        trained=bool(imported) or any(ancestor.get("train") for ancestor in lineage),
         evaluations=_evaluations(attached, data),
         timing=newest,
         curve=[each for each in _documents(newest.get("validation")) if {"epoch", "rsum"} <= each.keys()],
-        missing_ancestors=sum("missing" in ancestor for ancestor in registry.lineage(entry)),
+        missing_ancestors=sum("missing" in ancestor for ancestor in lineage),
         licence=None if licence.lower() in _UNSAID else licence,
         licence_link=words.get(LICENCE_LINK_TAG),
         base_model=words.get(BASE_MODEL_TAG),
@@ -157,6 +168,14 @@ def _evaluations(attached: list[dict[str, Any]], trained_on: list[dict[str, Any]
         )
         for (name, split, digest, protocol), document in newest.items()
     ]
+
+
+def _used_in(lineage: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The data that an entry and all that it was made from were trained on, each once."""
+    used: list[dict[str, Any]] = []
+    for ancestor in lineage:
+        used += [each for each in _documents(ancestor.get("data")) if each not in used]
+    return used
 
 
 def _document(value: Any) -> dict[str, Any]:

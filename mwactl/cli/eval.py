@@ -57,6 +57,7 @@ def evaluate(
     from mwactl.backbone import WeightsRequest
     from mwactl.registry import Registry
     from mwactl.workflow.evaluate import EvaluationOptions, evaluate_adapter, evaluate_backbone
+    from mwactl.workflow.facts import was_trained
     from mwactl.workflow.load import build_backbone
     from mwactl.workflow.splits import checked_split
 
@@ -65,7 +66,7 @@ def evaluate(
     registry = Registry.default(reporter=out)
     entry = None if backbone and reference is None else registry.resolve(reference)
     if entry is not None and reference is None:
-        untrained = "" if entry.manifest.get("train") or "imported" in entry.manifest else " (untrained)"
+        untrained = "" if was_trained(registry, entry) else " (untrained)"
         out.info(f"evaluating the newest adapter, {entry.reference}{untrained}")
     checked = checked_split(name, split, on_error="skip" if on_error == "skip" else "stop", reporter=out)
     if entry is None:

@@ -82,15 +82,26 @@ class BlobStore:
             data = path.read_bytes()
         except OSError as error:
             raise _unreadable(path, where, error) from error
-        found = sha256_bytes(data)
-        if found != digest:
-            raise VerificationError(
-                f"{where} is corrupt",
-                where=str(path),
-                why=f"expected sha256:{digest[:12]}…, found sha256:{found[:12]}…",
-                fix=_HEAL,
-            )
+        _check(path, digest, sha256_bytes(data), where)
         return data
+
+    def verified(self, digest: str, *, where: str) -> Path:
+        """Where a blob lies whose bytes have been verified: for those too large to hold in memory.
+
+        Args:
+            digest: The blob's SHA-256.
+            where: What the blob is to the reader, for the error.
+
+        Raises:
+            VerificationError: The blob is missing, cannot be read, or is not what its digest says.
+        """
+        path = self.path(digest)
+        try:
+            found = sha256_file(path)
+        except OSError as error:
+            raise _unreadable(path, where, error) from error
+        _check(path, digest, found, where)
+        return path
 
     def check_size(self, digest: str, size: int, *, where: str) -> None:
         """Look, without reading, whether a blob is there and as long as it should be.
@@ -133,6 +144,16 @@ def _is_rotten(path: Path, digest: str) -> bool:
         return sha256_file(path) != digest
     except OSError:  # a bad sector, or something that is no file: as rotten as wrong bytes
         return True
+
+
+def _check(path: Path, digest: str, found: str, where: str) -> None:
+    if found != digest:
+        raise VerificationError(
+            f"{where} is corrupt",
+            where=str(path),
+            why=f"expected sha256:{digest[:12]}…, found sha256:{found[:12]}…",
+            fix=_HEAL,
+        )
 
 
 def _unreadable(path: Path, where: str, error: OSError) -> VerificationError:

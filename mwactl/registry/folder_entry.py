@@ -5,12 +5,14 @@ A clone of a repository that `push` made is such a folder too; there the manifes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mwactl.errors import NotFoundError, VerificationError
-from mwactl.files import sha256_bytes
+from mwactl.files import sha256_bytes, sha256_file
 from mwactl.registry.entry import Entry
 from mwactl.registry.manifest import check_publishable, parse_manifest
 
@@ -112,16 +114,39 @@ def read_folder_file(entry: FolderEntry, path: str, sha256: str) -> bytes:
         VerificationError: It is missing, cannot be read, or is not what the manifest says.
     """
     found = folder_file(entry, path)
-    try:
+    with _naming_unreadable(found, path):
         data = found.read_bytes()
+    _check(found, path, sha256, sha256_bytes(data))
+    return data
+
+
+def verified_folder_file(entry: FolderEntry, path: str, sha256: str) -> Path:
+    """Where one file lies, its bytes verified: for those too large to hold in memory.
+
+    Raises:
+        VerificationError: It is missing, cannot be read, or is not what the manifest says.
+    """
+    found = folder_file(entry, path)
+    with _naming_unreadable(found, path):
+        digest = sha256_file(found)
+    _check(found, path, sha256, digest)
+    return found
+
+
+@contextmanager
+def _naming_unreadable(found: Path, path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise VerificationError(
             f"{path} cannot be read", where=str(found), why=error.strerror, fix=_COPY_AGAIN
         ) from error
-    if sha256_bytes(data) != sha256:
-        why = f"expected sha256:{sha256[:12]}…, found sha256:{sha256_bytes(data)[:12]}…"
+
+
+def _check(found: Path, path: str, sha256: str, digest: str) -> None:
+    if digest != sha256:
+        why = f"expected sha256:{sha256[:12]}…, found sha256:{digest[:12]}…"
         raise VerificationError(f"{path} is corrupt", where=str(found), why=why, fix=_COPY_AGAIN)
-    return data
 
 
 def _check_size(entry: FolderEntry, path: str, size: int) -> None:

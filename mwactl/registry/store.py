@@ -28,14 +28,14 @@ from mwactl.registry.blobs import BlobStore
 from mwactl.registry.change import Change
 from mwactl.registry.entry import BrokenEntry, Entry
 from mwactl.registry.folder import NameFolder
-from mwactl.registry.folder_entry import FolderEntry, read_folder, read_folder_file
+from mwactl.registry.folder_entry import FolderEntry, read_folder, read_folder_file, verified_folder_file
 from mwactl.registry.labels import Labels, labels
 from mwactl.registry.lookup import RemovedMeanwhileError
 from mwactl.registry.manifest import check_publishable, file_record, manifest_bytes, parse_manifest
 from mwactl.registry.reference import Reference, checked_name, parse_reference
 from mwactl.registry.relabel import plan_alias, plan_tag
 from mwactl.registry.removal import plan_removal, plan_restoration
-from mwactl.registry.staging import Source
+from mwactl.registry.staging import Source, size_of
 from mwactl.registry.writing import writing
 
 _POINTERS_BYTES = 64 * 2**10  # an alias, the tags, a line of the history, and the blocks that they take
@@ -76,7 +76,7 @@ class Registry:
         name: str,
         *,
         kind: str,
-        files: Mapping[str, Path | bytes],
+        files: Mapping[str, Source],
         facts: Mapping[str, Any],
         parents: Sequence[str] = (),
         verb: str,
@@ -89,7 +89,7 @@ class Registry:
         Args:
             name: The adapter's name.
             kind: What it is: `adapter`, `onnx`, …
-            files: Path within the entry → a file, or bytes.
+            files: Path within the entry → a file, bytes, or what makes them while they are written.
             facts: What else the manifest says: anything JSON can say, no times (equal content has an equal digest).
             parents: Manifest digests of the entries that this one was made from.
             verb: What made it, for the history: `train`, `merge`, …
@@ -323,17 +323,22 @@ class Registry:
             NotFoundError: The entry has no such file.
             VerificationError: The bytes are not those that were published.
         """
-        for file in entry.manifest["files"]:
-            if file["path"] == path:
-                if isinstance(entry, FolderEntry) and entry.is_itself:
-                    return read_folder_file(entry, path, file["sha256"])
-                return self._blobs.read(file["sha256"], where=f"{path} of {entry.reference}")
-        names = ", ".join(file["path"] for file in entry.manifest["files"]) or "no files"
-        raise NotFoundError(
-            f"{entry.reference} has no file {path!r}",
-            why=f"it has {names}",
-            fix=f"mwactl registry show {entry.reference}",
-        )
+        digest = _digest_of_file(entry, path)
+        if isinstance(entry, FolderEntry) and entry.is_itself:
+            return read_folder_file(entry, path, digest)
+        return self._blobs.read(digest, where=f"{path} of {entry.reference}")
+
+    def verified_path(self, entry: Entry, path: str) -> Path:
+        """Where one file of an entry lies, its bytes verified: for files too large to hold in memory.
+
+        Raises:
+            NotFoundError: The entry has no such file.
+            VerificationError: The bytes are not those that were published.
+        """
+        digest = _digest_of_file(entry, path)
+        if isinstance(entry, FolderEntry) and entry.is_itself:
+            return verified_folder_file(entry, path, digest)
+        return self._blobs.verified(digest, where=f"{path} of {entry.reference}")
 
     def attachments(self, entry: Entry, kind: str | None = None) -> list[dict[str, Any]]:
         """The results attached to an entry, oldest first within their kind.
@@ -440,10 +445,19 @@ class Registry:
         return NameFolder(self.root, name)
 
 
-def _size(source: Path | bytes) -> int:
+def _digest_of_file(entry: Entry, path: str) -> str:
+    for file in entry.manifest["files"]:
+        if file["path"] == path:
+            return str(file["sha256"])
+    raise NotFoundError(
+        f"{entry.reference} has no file {path!r}",
+        why=f"it has {', '.join(file['path'] for file in entry.manifest['files']) or 'no files'}",
+        fix=f"mwactl registry show {entry.reference}",
+    )
+
+
+def _size(source: Source) -> int:
     """Bytes that a file to publish takes."""
-    if isinstance(source, bytes):
-        return len(source)
-    if not source.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise NotFoundError("a file to publish is not there", where=str(source), fix="check the path")
-    return source.stat().st_size
+    return size_of(source)

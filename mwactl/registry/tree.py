@@ -253,6 +253,8 @@ def _how_made(manifest: Mapping[str, Any]) -> str:
         return {"onnx": "exported"}.get(kind, kind)
     if manifest.get("imported"):
         return "imported"
+    if manifest.get("combined"):
+        return "combined"
     if manifest.get("train"):
         return "trained"
     return "injected" if manifest.get("method") else kind
@@ -270,6 +272,7 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "steps": train.get("steps"),
         "best_epoch": train.get("best_epoch"),
         "imported": manifest.get("imported"),
+        "combined": manifest.get("combined"),
         "data": data if isinstance(data, list) else None,
     }
     return {name: value for name, value in facts.items() if value not in (None, [])}

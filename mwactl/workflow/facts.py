@@ -20,12 +20,13 @@ from mwactl.backbone.fingerprint import tensors_digest
 from mwactl.config.presets import complete
 from mwactl.config.recipe import MethodConfig
 from mwactl.errors import IncompatibleError
-from mwactl.files import canonical_json
-from mwactl.registry import Entry
+from mwactl.files import canonical_json, sha256_bytes
+from mwactl.registry import Entry, Registry
 from mwactl.workflow.place import portable_name
 from mwactl.workflow.splits import CheckedSplit
 
-ADAPTER_FILE = "adapter.safetensors"
+ADAPTER, ADAPTER_FILE = "adapter", "adapter.safetensors"
+MERGED, MERGED_FILE = "merged", "model.safetensors"
 RECIPE_FILE = "recipe.yaml"
 PICTURES_FILE = "training-pictures.sha256"
 
@@ -59,6 +60,11 @@ def backbone_facts(backbone: Backbone, fingerprint: str) -> dict[str, Any]:
     }
 
 
+def architecture_digest(backbone: Backbone) -> str:
+    """The identity of all that decides what a backbone computes and is no tensor."""
+    return sha256_bytes(canonical_json(backbone.architecture()))
+
+
 def method_of(entry: Entry) -> MethodConfig:
     """The method of a published adapter.
 
@@ -73,6 +79,12 @@ def method_of(entry: Entry) -> MethodConfig:
             why=" ".join(str(error).split())[:200],
             fix="pip install --upgrade mwactl",
         ) from error
+
+
+def was_trained(registry: Registry, entry: Entry) -> bool:
+    """Whether an entry, or something that it was made from, was trained: here, elsewhere, or nobody knows where."""
+    known = {"train", "imported", "missing"}
+    return any(manifest.get(fact) for manifest in registry.lineage(entry) for fact in known)
 
 
 def data_facts(split: CheckedSplit) -> dict[str, Any]:

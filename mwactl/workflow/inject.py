@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from mwactl.backbone.local_folder import LOCAL_DIR
 from mwactl.config.recipe import MethodConfig
 from mwactl.registry import Entry, Registry
 from mwactl.train.memory import MemoryEstimate, estimate_memory
-from mwactl.workflow.facts import ADAPTER_FILE, adapter_facts
+from mwactl.workflow.facts import ADAPTER, ADAPTER_FILE, adapter_facts
 from mwactl.workflow.place import portable_name, remember
 
 
@@ -98,7 +98,14 @@ def publish_untrained(registry: Registry, model: AdaptedModel, identity: str, *,
 
 
 def publish_once(
-    registry: Registry, model: AdaptedModel, identity: str, more: Mapping[str, Any], *, name: str, verb: str
+    registry: Registry,
+    model: AdaptedModel,
+    identity: str,
+    more: Mapping[str, Any],
+    *,
+    name: str,
+    parents: Sequence[str] = (),
+    verb: str,
 ) -> Entry:
     """Publish an adapter that was not trained here, or give the version of this name that is the same.
 
@@ -108,15 +115,18 @@ def publish_once(
         identity: The backbone's fingerprint.
         more: Facts that go into the manifest beside those that every adapter has.
         name: The adapter's name.
+        parents: Manifest digests of the entries that it was made from.
         verb: What made it, for the history.
     """
     state = model.adapter_state()
     facts = {**adapter_facts(model, identity, state), "train": None, "data": [], "metrics": [], **more}
+    same = {**facts, "kind": ADAPTER, "parents": list(parents)}
     for entry in registry.entries(name):
-        if isinstance(entry, Entry) and all(entry.manifest.get(fact) == value for fact, value in facts.items()):
+        if isinstance(entry, Entry) and all(entry.manifest.get(fact) == value for fact, value in same.items()):
             remember(registry, entry, model.backbone)
             return entry
-    content = to_bytes(state, {"kind": "adapter", "method": model.method.name, "base": identity})
-    entry = registry.publish(name, kind="adapter", files={ADAPTER_FILE: content}, facts=facts, verb=verb)
+    content = to_bytes(state, {"kind": ADAPTER, "method": model.method.name, "base": identity})
+    files = {ADAPTER_FILE: content}
+    entry = registry.publish(name, kind=ADAPTER, files=files, facts=facts, parents=parents, verb=verb)
     remember(registry, entry, model.backbone)
     return entry

@@ -42,7 +42,7 @@ def remember(registry: Registry, entry: Entry, backbone: Backbone) -> None:
     Raises:
         ResourceError: No space, or the registry is locked.
     """
-    is_file = backbone.weights.source == "file"
+    is_file = backbone.weights.source == "file" and backbone.weights.path is not None
     name = backbone.spec.name
     if is_file or portable_name(name) != name:
         registry.attach(entry, KIND, {"backbone": name, "weights": str(backbone.weights.path) if is_file else None})

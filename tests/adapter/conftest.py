@@ -78,6 +78,9 @@ class TinyBackbone(Backbone):
             x = block(x, "text")
         return self.text_head(x.mean(1))  # type: ignore[no-any-return]
 
+    def encode_padded_text(self, tokens: Tensor) -> Tensor:
+        return self.encode_text(tokens)
+
     def image_transform(self, augmentation: Augmentation | None = None) -> ImageTransform:
         raise NotImplementedError
 
