@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mwactl.backbone.packing import PackedTokens, Run, asking, attend, first_rows, pack
+from mwactl.backbone.packing import PackedTokens, Run, asking, attend, first_rows, pack, with_padding
 
 PAD = 9
 
@@ -174,3 +174,45 @@ def test_gradients_reach_every_real_token_and_its_own_sequence_alone() -> None:
     assert rows.grad is not None
     reached = rows.grad.flatten(1).abs().sum(dim=1) > 0
     assert reached.tolist() == [2 <= index < 5 for index in range(17)]
+
+
+# -- with their padding: for graphs ----------------------------------------------------------------------------------
+
+
+def test_sequences_with_their_padding_are_one_run_in_the_given_order() -> None:
+    tokens = padded([1, 2, 3], [4], length=4)
+    packed = with_padding(tokens, PAD)
+    assert packed.runs == (Run(2, (4,)),)
+    assert packed.ids.tolist() == tokens.flatten().tolist()
+    assert packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert packed.order.tolist() == [0, 1]
+    assert packed.runs[0].padding is not None
+    assert packed.runs[0].padding.tolist() == [[False, False, False, True], [False, True, True, True]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("biased", [False, True])
+def test_nothing_attends_to_padding_whatever_it_holds(dtype: torch.dtype, biased: bool) -> None:
+    tokens = padded([1, 2, 3], [4], [5, 6], length=5)
+    runs = with_padding(tokens, PAD).runs
+    query, key, value = (random(15, 2, 4, seed=seed).to(dtype) for seed in range(3))
+    table = random(1, 2, 5, 5, seed=3)
+    bias = (lambda _: table) if biased else None
+    (mixed,) = attend([query], [key], [value], runs, bias=bias)
+    is_padding = (tokens == PAD).flatten()
+    key[is_padding], value[is_padding] = 50.0, 50.0
+    (again,) = attend([query], [key], [value], runs, bias=bias)
+    assert torch.equal(mixed[~is_padding], again[~is_padding])
+    for index, length in enumerate([3, 1, 2]):
+        rows = slice(5 * index, 5 * index + length)
+        added = table[0, :, :length, :length] if biased else 0.0
+        expected = by_hand(query[rows].float(), key[rows].float(), value[rows].float(), added)
+        tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(mixed[rows].float(), expected, rtol=0, atol=tolerance)
+
+
+def test_a_sequence_of_padding_alone_stays_a_number() -> None:
+    runs = with_padding(padded([], [1, 2], length=3), PAD).runs
+    query, key, value = (random(6, 2, 4, seed=seed) for seed in range(3))
+    (mixed,) = attend([query], [key], [value], runs)
+    assert mixed.isfinite().all()
