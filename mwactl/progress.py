@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Silent:
 
 def track(
     items: Iterable[T], reporter: Reporter, label: str, total: int, *, size: Callable[[T], int] = lambda _: 1
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Iterate over `items` and report each; `size` says how many steps an item is worth."""
     progress = reporter.progress(label, total)
     try:

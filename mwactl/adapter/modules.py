@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mwactl.backbone.recompute import norm_linear
 from mwactl.config.presets import CompleteMwaConfig
 
 
@@ -42,10 +43,17 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The residual stream [b, n, d] -> the branch to add to it [b, n, d]."""
-        middle = self.dropout(self.activation(self.down(self.norm(x))))  # [b, n, d] -> [b, n, m]
+        middle = self.dropout(self.activation(self._down(x)))  # [b, n, d] -> [b, n, m]
         branch: Tensor = self.up(middle)  # [b, n, m] -> [b, n, d]
         # A factor of one is skipped: the branch is then exactly what `up` gives.
         return branch if not isinstance(self.scale, nn.Parameter) and self.scale == 1.0 else branch * self.scale
+
+    def _down(self, x: Tensor) -> Tensor:
+        """[b, n, d] -> [b, n, m]. What the norm gives is not kept for the backward pass."""
+        if isinstance(self.norm, nn.LayerNorm):
+            return norm_linear(x, self.norm, self.down)
+        projected: Tensor = self.down(x)
+        return projected
 
     def adds_nothing(self) -> bool:
         """Whether the branch is zero for every input, as it is before training."""

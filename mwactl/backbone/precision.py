@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
 from mwactl.errors import UsageError
 
+if TYPE_CHECKING:
+    from mwactl.backbone.contract import Backbone
+
 Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,4 +54,19 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """The context in which the towers compute; adapters and losses keep fp32 parameters."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+    return torch.autocast(device.type, _DTYPES[precision])
+
+
+def hold_frozen(backbone: Backbone, precision: Precision) -> None:
+    """Keep a backbone's frozen weights in the precision they compute in, so that no step casts them again.
+
+    Autocast remembers its casts of trained weights within a step, never those of frozen ones. What is trained, the
+    temperature and all buffers stay as they are.
+    """
+    if precision == "fp32":
+        return
+    dtype = _DTYPES[precision]
+    scalars = {id(backbone.logit_scale), id(backbone.logit_bias)}
+    for parameter in backbone.parameters():
+        if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in scalars:
+            parameter.data = parameter.data.to(dtype)

@@ -64,7 +64,13 @@ def _dry_run(loaded: LoadedRecipe) -> None:
     from mwactl.workflow.train import plan_training
 
     recipe, plan = loaded.recipe, plan_training(loaded.recipe)
-    total = plan.memory.total(recipe.train.batch_size)
+    asked = recipe.train.micro_batch_size
+    total = plan.memory.total(
+        recipe.train.batch_size,
+        micro_batch=None if asked == "auto" else asked,
+        captions_per_image=plan.captions_per_image,
+    )
+    parts = "" if asked is None else ", in parts where less fits" if asked == "auto" else f", {asked} at once"
 
     def human() -> None:
         out.text(f"{recipe.name}: {recipe.method.name} on {recipe.backbone.name}, from {loaded.source}")
@@ -72,13 +78,13 @@ def _dry_run(loaded: LoadedRecipe) -> None:
         out.text(f"  data      {recipe.data.name} {recipe.data.train_split}: {counts}")
         out.text(
             f"  steps     {plan.steps_per_epoch:,} an epoch × {recipe.train.epochs} epochs = {plan.total_steps:,} "
-            f"of {recipe.train.batch_size} pairs"
+            f"of {_step_in_words(recipe.train.batch_size, plan.captions_per_image)}"
         )
         out.text(
             f"  trained   {plan.trainable_parameters:,} of {plan.parameters:,} parameters "
             f"({100 * plan.trainable_parameters / plan.parameters:.2f} %)"
         )
-        out.text(f"  memory    about {size(total)} in fp32 ({size(plan.memory.activations_per_pair)} a pair)")
+        out.text(f"  memory    about {size(total)} in fp32 ({size(plan.memory.activations_per_pair)} a pair{parts})")
         out.text("nothing written (dry run)")
 
     document = {
@@ -87,6 +93,12 @@ def _dry_run(loaded: LoadedRecipe) -> None:
     }  # fmt: skip
     out.answer(document, human=human, identifier=recipe.name)
     out.hint(shlex.join(["mwactl", "train", loaded.source.removeprefix("packaged recipe "), *loaded.overrides]))
+
+
+def _step_in_words(batch_size: int, captions_per_image: int) -> str:
+    if captions_per_image == 1:
+        return f"{batch_size} pairs"
+    return f"{batch_size // captions_per_image} pictures with up to {captions_per_image} captions each"
 
 
 def _document(trained: Trained) -> dict[str, Any]:

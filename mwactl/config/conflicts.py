@@ -111,6 +111,13 @@ def _of_the_training(recipe: Recipe) -> Iterator[Conflict]:
             "the other pairs of a batch are the negatives; a batch of 1 has none, and its loss is always 0",
             "use the largest batch that fits; the default is 256",
         )
+    elif train.batch_size < 2 * recipe.data.captions_per_image:
+        yield Conflict(
+            ("data.captions_per_image", "train.batch_size"),
+            f"a batch of {train.batch_size} pairs has no two pictures with {recipe.data.captions_per_image} captions",
+            "`train.batch_size` counts captions, and the other pictures of a batch are the negatives",
+            f"`train.batch_size: {64 * recipe.data.captions_per_image}`, or a smaller `captions_per_image`",
+        )
     if train.min_lr > train.lr:
         yield Conflict(
             ("train.min_lr", "train.lr"),

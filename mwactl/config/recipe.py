@@ -135,7 +135,11 @@ class DataConfig:
     """The split that chooses the best epoch; `null`: no validation, the last epoch is kept."""
 
     captions: Literal["random", "all"] = "random"
-    """`random`: an epoch shows each picture once, with one of its captions; `all`: every pair once."""
+    """`random`: an epoch shows each picture once, with `captions_per_image` of its captions; `all`: every pair once."""
+
+    captions_per_image: Positive = 1
+    """Captions that a picture is shown with (fewer where it has fewer): it is decoded and encoded once for all of them,
+    and each is a right answer. 1: one pair a row, as in the paper."""
 
     on_error: Literal["stop", "skip"] = "stop"
     """A picture that cannot be read: `stop` before training starts, or `skip` it (named and counted)."""
@@ -150,6 +154,11 @@ class DataConfig:
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode pictures. Unset: one a core, at most 8."""
 
+    cache: Literal["auto", "on", "off"] = "auto"
+    """Pictures decoded and resized beforehand, on disk. `auto`: used where they are there already and give the same
+    pixels; nothing is written. `on`: made first; `crop` and `colour` then cut from pictures that were made smaller, an
+    approximation that belongs to the run's identity. `off`: every picture is decoded each time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -161,7 +170,13 @@ class TrainConfig:
     """Passes over the training split."""
 
     batch_size: Positive = 256
-    """Pairs a step, at least 2; every other pair of the batch is a negative."""
+    """Pairs a step, at least 2; every other pair of the batch is a negative. With several `data.captions_per_image`
+    they are captions, at most: the batch has `batch_size / captions_per_image` pictures, and at least 2."""
+
+    micro_batch_size: Positive | Literal["auto"] | None = None
+    """Pictures, or captions, that the GPU works on at once; the batch keeps its size, its negatives and its gradient,
+    and takes one more forward pass. `auto`: the whole batch, halved as often as the memory asks for. `null`: the whole
+    batch. With dropout its draws, and so the run, depend on it."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of AdamW."""

@@ -10,23 +10,27 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mwactl.data.captioned import CaptionedImages
 from mwactl.data.picture import open_image
 from mwactl.data.workers import worker_count
+from mwactl.errors import MwactlError
 
 Transform = Callable[[Image.Image], Tensor]
 Tokenizer = Callable[[Sequence[str]], Tensor]
-Row = tuple[int, int, int]
+Pictures = Callable[[int], Image.Image]
+"""A picture of a split, by its index."""
+Row = tuple[int, ...]
+"""(epoch, image index, caption indices …): one picture, and those of its captions that are shown with it."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,23 @@ class PairBatch:
     """Pairs to train on.
 
     Args:
-        pixels: [b, 3, h, w].
-        tokens: [b, s].
-        picture_ids: [b]; equal where the pictures have the same bytes.
-        caption_ids: [b]; equal where the captions are the same words.
+        pixels: [p, 3, h, w].
+        tokens: [c, s].
+        picture_ids: [p]; equal where the pictures have the same bytes.
+        caption_ids: [c]; equal where the captions are the same words.
+        owners: [c], the row of `pixels` that a caption belongs to; None: the row of the same number (p = c).
     """
 
     pixels: Tensor
     tokens: Tensor
     picture_ids: Tensor
     caption_ids: Tensor
+    owners: Tensor | None = None
+
+    def pin_memory(self) -> PairBatch:
+        """The same in page-locked memory; the loader asks for it by this name, and pins nothing without it."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PairBatch(**{name: tensor.pin_memory() for name, tensor in found.items() if tensor is not None})
 
 
 def pair_batches(
@@ -52,6 +63,7 @@ def pair_batches(
     batches: Iterator[list[Row]],
     *,
     transform: Transform,
+    pictures: Pictures | None = None,
     flip: bool,
     tokenize: Tokenizer,
     seed: int,
@@ -63,23 +75,26 @@ def pair_batches(
     Args:
         dataset: One split.
         picture_digests: Of each picture's bytes: equal digests are the same picture.
-        batches: (epoch, image index, caption index) rows, a list a batch.
+        batches: (epoch, image index, caption indices …) rows, a list a batch.
         transform: A picture -> [3, h, w]; may draw from the global generators, which are seeded for each row.
-        flip: Mirror half of the pictures first.
+        pictures: Where the pictures come from; None: their files.
+        flip: Mirror half of the pictures.
         tokenize: Captions -> [b, s].
         seed: Of the transforms.
         workers: Loader processes; None: one a core, at most 8; 0: in this process.
         pin: Page-locked memory, for a GPU.
     """
-    rows = _TrainingRows(dataset, picture_digests, transform, flip=flip, tokenize=tokenize, seed=seed)
+    rows = _TrainingRows(
+        dataset, picture_digests, transform, pictures=pictures, flip=flip, tokenize=tokenize, seed=seed
+    )
     # Its own generator: the loader would otherwise draw from the one that dropout uses.
     generator = torch.Generator().manual_seed(seed)
-    return iter(
+    return _batches_of(
         DataLoader(
             rows,
             batch_sampler=_GivenBatches(batches),
             num_workers=worker_count(workers),
-            collate_fn=rows.collate,
+            collate_fn=partial(_unless_failed, rows.collate),
             pin_memory=pin,
             generator=generator,
             worker_init_fn=_prepare_worker,
@@ -88,14 +103,21 @@ def pair_batches(
 
 
 def picture_batches(
-    dataset: CaptionedImages, *, transform: Transform, batch_size: int, workers: int | None = None, pin: bool = False
+    dataset: CaptionedImages,
+    *,
+    transform: Transform,
+    pictures: Pictures | None = None,
+    batch_size: int,
+    workers: int | None = None,
+    pin: bool = False,
 ) -> Iterator[Tensor]:
-    """Every picture of a split once, in order, as [b, 3, h, w]."""
-    return iter(
+    """Every picture of a split once, in order, as [b, 3, h, w]; from their files, or as `pictures` gives them."""
+    return _batches_of(
         DataLoader(
-            _Pictures(dataset.images, transform),
+            _Pictures(dataset, transform, pictures),
             batch_size=batch_size,
             num_workers=worker_count(workers),
+            collate_fn=partial(_unless_failed, default_collate),
             pin_memory=pin,
             generator=torch.Generator(),
             worker_init_fn=_prepare_worker,
@@ -103,18 +125,19 @@ def picture_batches(
     )
 
 
-class _TrainingRows(Dataset[tuple[Tensor, int, int]]):
+class _TrainingRows(Dataset[tuple[Tensor, Row]]):
     def __init__(
         self,
         dataset: CaptionedImages,
         picture_digests: Sequence[str | None],
         transform: Transform,
         *,
+        pictures: Pictures | None,
         flip: bool,
         tokenize: Tokenizer,
         seed: int,
     ) -> None:
-        self._images = dataset.images
+        self._pictures = pictures or _Files(dataset)
         self._captions = dataset.captions
         self._picture_ids = _groups(
             [digest or str(path) for digest, path in zip(picture_digests, dataset.images, strict=True)]
@@ -125,35 +148,58 @@ class _TrainingRows(Dataset[tuple[Tensor, int, int]]):
         self._tokenize = tokenize
         self._seed = seed
 
-    def __getitem__(self, row: Row) -> tuple[Tensor, int, int]:
-        epoch, image, caption = row
-        picture = open_image(self._images[image])
-        with _seeded(self._seed, epoch, image, caption):
-            if self._flip and random.random() < 0.5:
-                picture = ImageOps.mirror(picture)
-            return self._transform(picture), image, caption
+    def __getitem__(self, row: Row) -> tuple[Tensor, Row]:
+        picture = self._pictures(row[1])
+        with _seeded(self._seed, *row):
+            mirrored = self._flip and random.random() < 0.5
+            pixels = self._transform(picture)  # [3, h, w]
+        # The pixels, not the picture: resizing is not symmetric to the last bit, and the cache keeps what is resized.
+        return pixels.flip(-1) if mirrored else pixels, row
 
-    def collate(self, rows: list[tuple[Tensor, int, int]]) -> PairBatch:
+    def __getitems__(self, rows: list[Row]) -> list[tuple[Tensor, Row]] | MwactlError:
+        """A batch, or the error that one of its rows raised."""
+        items: list[tuple[Tensor, Row]] | MwactlError = _caught(self, rows)
+        return items
+
+    def collate(self, rows: list[tuple[Tensor, Row]]) -> PairBatch:
         """Rows -> one batch."""
-        captions = [caption for _, _, caption in rows]
+        captions = [caption for _, (_, _, *shown) in rows for caption in shown]
+        owners = [number for number, (_, (_, _, *shown)) in enumerate(rows) for _ in shown]
         return PairBatch(
-            pixels=torch.stack([pixels for pixels, _, _ in rows]),
+            pixels=torch.stack([pixels for pixels, _ in rows]),
             tokens=self._tokenize([self._captions[caption] for caption in captions]),
-            picture_ids=self._picture_ids[[image for _, image, _ in rows]],
+            picture_ids=self._picture_ids[[image for _, (_, image, *_) in rows]],
             caption_ids=self._caption_ids[captions],
+            owners=None if len(captions) == len(rows) else torch.tensor(owners),
         )
 
 
 class _Pictures(Dataset[Tensor]):
-    def __init__(self, images: Sequence[Path], transform: Transform) -> None:
-        self._images = images
+    def __init__(self, dataset: CaptionedImages, transform: Transform, pictures: Pictures | None) -> None:
+        self._count = len(dataset.images)
+        self._pictures = pictures or _Files(dataset)
         self._transform = transform
 
     def __len__(self) -> int:
-        return len(self._images)
+        return self._count
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._transform(open_image(self._images[index]))
+        return self._transform(self._pictures(index))
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor] | MwactlError:
+        """A batch, or the error that one of its pictures raised."""
+        items: list[Tensor] | MwactlError = _caught(self, indices)
+        return items
+
+
+class _Files:
+    """The pictures of a split, decoded each time."""
+
+    def __init__(self, dataset: CaptionedImages) -> None:
+        self._images = dataset.images
+
+    def __call__(self, index: int) -> Image.Image:
+        return open_image(self._images[index])
 
 
 class _GivenBatches:
@@ -164,6 +210,35 @@ class _GivenBatches:
 
     def __iter__(self) -> Iterator[list[Row]]:
         return self._batches
+
+
+def _caught(dataset: Any, keys: Sequence[Any]) -> Any:
+    """The items, or our error as a value: raised in a worker, it would arrive as one long traceback without a fix."""
+    try:
+        return [dataset[key] for key in keys]
+    except MwactlError as error:
+        return error
+
+
+def _unless_failed(collate: Callable[[Any], Any], items: Any) -> Any:
+    return items if isinstance(items, MwactlError) else collate(items)
+
+
+def _batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches; an error that a worker met is raised here. The workers start at once."""
+
+    def batches(loaded: Iterator[Any]) -> Iterator[Any]:
+        batch = None
+        try:
+            for batch in loaded:
+                if isinstance(batch, MwactlError):
+                    raise batch
+                yield batch
+        finally:
+            # The error knows this frame: were it to know the error, neither would ever go, nor would the workers.
+            del batch, loaded
+
+    return batches(iter(loader))
 
 
 class _seeded:  # noqa: N801 - used like a function

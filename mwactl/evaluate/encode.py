@@ -14,7 +14,7 @@ from torch import Tensor
 from mwactl.backbone.contract import ImageTransform, unit_rows
 from mwactl.backbone.precision import Precision, autocast
 from mwactl.data.captioned import CaptionedImages
-from mwactl.data.loader import Tokenizer, picture_batches
+from mwactl.data.loader import Pictures, Tokenizer, picture_batches
 from mwactl.progress import Reporter, Silent, track
 
 
@@ -47,6 +47,7 @@ def encode_split(
     dataset: CaptionedImages,
     *,
     transform: ImageTransform,
+    pictures: Pictures | None = None,
     tokenize: Tokenizer,
     batch_size: int = 256,
     device: torch.device | None = None,
@@ -54,7 +55,7 @@ def encode_split(
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Embeddings:
-    """Encode every picture and every caption of a split once.
+    """Encode every picture and every caption of a split once; `pictures` gives them where not their files do.
 
     The model must be in evaluation mode. Captions are encoded in order of length: those of a batch are then about
     equally long, and a tower computes little or nothing for their padding. The result is in the split's order.
@@ -67,12 +68,17 @@ def encode_split(
             embedding = tower(batch.to(device, non_blocking=True))
         return unit_rows(embedding.float()).cpu().numpy()
 
-    pictures = picture_batches(
-        dataset, transform=transform, batch_size=batch_size, workers=workers, pin=device.type == "cuda"
+    batches = picture_batches(
+        dataset,
+        transform=transform,
+        pictures=pictures,
+        batch_size=batch_size,
+        workers=workers,
+        pin=device.type == "cuda",
     )
     images = [
         encode(model.encode_image, pixels)
-        for pixels in track(pictures, reporter, "pictures", len(dataset.images), size=len)
+        for pixels in track(batches, reporter, "pictures", len(dataset.images), size=len)
     ]
     order = sorted(range(len(dataset.captions)), key=lambda index: len(dataset.captions[index]))
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -34,6 +34,7 @@ class Position:
         validated_epochs: Epochs that were validated, or passed without a validation split.
         seconds: Time spent training so far.
         validation_rsums: The validation RSUM of every epoch so far; none where nothing is validated.
+        micro_batch_size: What `train.micro_batch_size: auto` came to; None: whole batches.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class Position:
     best_epoch: int | None = None
     seconds: float = 0.0
     validation_rsums: tuple[float, ...] = ()
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)

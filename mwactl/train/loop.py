@@ -7,28 +7,26 @@ run that was killed and resumed ends with the same tensors as one that was not (
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
 
 from mwactl.adapter import AdaptedModel
-from mwactl.backbone.contract import unit_rows
-from mwactl.backbone.precision import autocast, choose_device, choose_precision
+from mwactl.backbone.precision import choose_device, choose_precision, hold_frozen
 from mwactl.config.recipe import TrainConfig
 from mwactl.data.loader import PairBatch
-from mwactl.errors import Interrupted, MwactlError, ResourceError
+from mwactl.errors import Interrupted, MwactlError
 from mwactl.progress import Reporter, Silent
 from mwactl.train import checkpoint as checkpoints
 from mwactl.train.checkpoint import Checkpoint, Position
+from mwactl.train.gradients import BatchGradients
+from mwactl.train.interrupt import StopAtAStep
 from mwactl.train.log import RunLog, peak_memory_bytes
-from mwactl.train.loss import contrastive_loss
+from mwactl.train.micro_batch import MicroBatch
 from mwactl.train.optimiser import adamw, optimiser_state, restore_optimiser
 from mwactl.train.sampling import EpochPlan, Row
 from mwactl.train.schedule import learning_rate
@@ -53,6 +51,7 @@ class TrainOutcome:
         best_epoch: Counted from 1; None where nothing was validated.
         best_rsum: That epoch's validation RSUM.
         validation_rsums: Every epoch's.
+        micro_batch_size: Pictures, or captions, that were encoded at once in the end; None: whole batches.
     """
 
     state: dict[str, Tensor]
@@ -63,6 +62,7 @@ class TrainOutcome:
     best_epoch: int | None
     best_rsum: float | None
     validation_rsums: tuple[float, ...] = ()
+    micro_batch_size: int | None = None
 
 
 class TrainingRun:
@@ -105,13 +105,19 @@ class TrainingRun:
         self._reporter = reporter or Silent()
         self._log = RunLog(folder)
         model.to(self.device)
+        hold_frozen(model.backbone, self.precision)
         self._parameters: dict[str, nn.Parameter] = model.trainable()
         self._optimiser = adamw(self._parameters, config)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._logit_scale_limit = max(_LARGEST_LOGIT_SCALE, model.backbone.logit_scale.max().item())
         self._position = Position()
         self._best: dict[str, Tensor] = {}
-        self._stop_asked = False
+        self._stop = StopAtAStep(resume_command)
+        self._micro_batch = MicroBatch(config.micro_batch_size, config.batch_size)
+        self._gradients = BatchGradients(
+            model, device=self.device, precision=self.precision, scaler=self._scaler, micro_batch=self._micro_batch,
+            seed=config.seed,
+        )  # fmt: skip
         self._step_seconds: list[float] = []
 
     @property
@@ -135,6 +141,7 @@ class TrainingRun:
             self._scaler.load_state_dict(found.scaler)
         checkpoints.restore_random_state(found.random, self.device)
         self._position, self._best = found.position, found.best
+        self._micro_batch.resume(found.position.micro_batch_size)
         return True
 
     def run(self) -> TrainOutcome:
@@ -155,7 +162,7 @@ class TrainingRun:
         if self._position.step == (self._position.validated_epochs + 1) * self.plan.steps_per_epoch:
             self._end_of_epoch()
         try:
-            with self._stopping_at_a_step():
+            with self._stop:
                 waiting_since = time.monotonic()
                 for batch in self._load_batches(rows):
                     waited = time.monotonic() - waiting_since
@@ -163,15 +170,12 @@ class TrainingRun:
                     self._position = replace(
                         self._position, step=self._position.step + 1, seconds=before + time.monotonic() - began
                     )
-                    progress.advance(note=f"loss {loss:.3f}")
+                    stall = waited / (waited + self._step_seconds[-1])
+                    progress.advance(note=f"loss {loss:.3f}, data stall {stall:.0%}")
                     self._after_step()
                     waiting_since = time.monotonic()
         except torch.cuda.OutOfMemoryError as error:
-            raise ResourceError(
-                "the GPU's memory is not enough for this batch",
-                why=str(error).splitlines()[0][:200],
-                fix=f"train.batch_size={self.config.batch_size // 2}",
-            ) from error
+            raise self._micro_batch.too_large(error) from error
         finally:
             progress.close()
         return self._outcome()
@@ -185,9 +189,8 @@ class TrainingRun:
         )
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        loss = self._loss(batch)
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(self._scaler.scale(loss))
+        loss = self._gradients.of(batch, step)
+        self._note_micro_batch()
         self._scaler.unscale_(self._optimiser)
         norm = nn.utils.clip_grad_norm_(self._parameters.values(), self.config.clip_norm or math.inf).item()
         value = loss.item()
@@ -215,20 +218,15 @@ class TrainingRun:
             )  # fmt: skip
         return value
 
-    def _loss(self, batch: PairBatch) -> Tensor:
-        def here(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device, non_blocking=True)
-
-        with autocast(self.device, self.precision):
-            image = self.model.encode_image(here(batch.pixels))  # [b, 3, h, w] -> [b, e]
-            text = self.model.encode_text(here(batch.tokens))  # [b, s] -> [b, e]
-        return contrastive_loss(
-            unit_rows(image.float()),
-            unit_rows(text.float()),
-            self.model.backbone.logit_scale.exp().squeeze(),
-            here(batch.picture_ids),
-            here(batch.caption_ids),
-        )
+    def _note_micro_batch(self) -> None:
+        """Tell, and remember for a resumption, what `train.micro_batch_size: auto` has come to."""
+        size = self._micro_batch.size
+        if not self._micro_batch.auto or (self._position.step > 0 and size == self._position.micro_batch_size):
+            return
+        self._position = replace(self._position, micro_batch_size=size)
+        self._log.write("micro_batch", step=self._position.step + 1, size=size)
+        held = "whole batches" if size is None else f"{size} of {self.config.batch_size} pairs at once"
+        self._reporter.info(f"micro batch: the memory holds {held}")
 
     def _after_step(self) -> None:
         """Checkpoint when due, validate at an epoch's end, stop when asked.
@@ -242,7 +240,7 @@ class TrainingRun:
             self._save()
         if at_epoch_end:
             self._end_of_epoch()
-        if self._stop_asked and step < self.total_steps:
+        if self._stop.asked and step < self.total_steps:
             self._save()
             raise Interrupted(
                 f"interrupted at step {step:,} of {self.total_steps:,}; the checkpoint is saved",
@@ -293,22 +291,5 @@ class TrainingRun:
             best_epoch=self._position.best_epoch,
             best_rsum=self._position.best_rsum,
             validation_rsums=self._position.validation_rsums,
+            micro_batch_size=self._micro_batch.size,
         )
-
-    @contextmanager
-    def _stopping_at_a_step(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM finish the step and save; a second one stops at once."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop_asked:
-                raise Interrupted("stopped at once; the last checkpoint stands", fix=self._resume_command or None)
-            self._stop_asked = True
-
-        try:
-            for number in before:
-                signal.signal(number, ask)
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,24 +24,50 @@ class MemoryEstimate:
         weights: The backbone.
         adapter: The modules that the method adds.
         gradients_and_optimiser: Gradients and AdamW's two moments of what is trained.
-        activations_per_pair: What autograd keeps of one picture and one caption of full length.
+        activations_per_picture: What autograd keeps of one picture.
+        activations_per_caption: What it keeps of one caption of full length.
         activations_per_batch: What it keeps whatever the batch's size: masks and biases of attention.
+        embedding: One embedding and its gradient, as gradient caching keeps them of the whole batch.
     """
 
     weights: int
     adapter: int
     gradients_and_optimiser: int
-    activations_per_pair: int
+    activations_per_picture: int
+    activations_per_caption: int
     activations_per_batch: int
+    embedding: int
 
-    def total(self, batch_size: int) -> int:
-        """Bytes for a batch."""
-        activations = self.activations_per_batch + batch_size * self.activations_per_pair
-        return self.weights + self.adapter + self.gradients_and_optimiser + activations
+    @property
+    def activations_per_pair(self) -> int:
+        """What autograd keeps of one picture and one caption."""
+        return self.activations_per_picture + self.activations_per_caption
+
+    def total(self, batch_size: int, *, micro_batch: int | None = None, captions_per_image: int = 1) -> int:
+        """Bytes for a batch.
+
+        Args:
+            batch_size: Captions.
+            micro_batch: Pictures, or captions, that are encoded at once; None: all.
+            captions_per_image: Captions to a picture.
+        """
+        pictures = batch_size // captions_per_image
+        fixed = self.weights + self.adapter + self.gradients_and_optimiser + self.activations_per_batch
+        if micro_batch is None or micro_batch >= batch_size:
+            return fixed + pictures * self.activations_per_picture + batch_size * self.activations_per_caption
+        # One tower's chunk at a time; of everything else there are the embeddings alone.
+        chunk = max(
+            min(micro_batch, pictures) * self.activations_per_picture, micro_batch * self.activations_per_caption
+        )
+        return fixed + chunk + (pictures + batch_size) * self.embedding
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON values, with the total of some batch sizes."""
-        return {**asdict(self), "total_at_batch": {str(size): self.total(size) for size in BATCH_SIZES}}
+        return {
+            **asdict(self),
+            "activations_per_pair": self.activations_per_pair,
+            "total_at_batch": {str(size): self.total(size) for size in BATCH_SIZES},
+        }
 
 
 def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
@@ -49,22 +75,39 @@ def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
 
     Captions count with their full context length: an upper bound.
     """
-    two, four = _saved_bytes(model, 2), _saved_bytes(model, 4)
-    per_pair = (four - two) // 2
+    backbone = model.backbone
+
+    def pictures(count: int) -> Tensor:
+        return model.encode_image(torch.empty(count, 3, *backbone.image_size, device="meta"))
+
+    def captions(count: int) -> Tensor:
+        return model.encode_text(torch.zeros(count, backbone.context_length, dtype=torch.int64, device="meta"))
+
+    per_picture, of_pictures = _slope(model, pictures)
+    per_caption, of_captions = _slope(model, captions)
     return MemoryEstimate(
-        weights=_bytes(model.backbone.state_dict().values()),
+        weights=_bytes(backbone.state_dict().values()),
         adapter=0 if model.adapter is None else _bytes(model.adapter.parameters()),
         gradients_and_optimiser=3 * _bytes(model.trainable().values()),
-        activations_per_pair=per_pair,
-        activations_per_batch=two - 2 * per_pair,
+        activations_per_picture=per_picture,
+        activations_per_caption=per_caption,
+        activations_per_batch=of_pictures + of_captions,
+        embedding=2 * 4 * backbone.embedding_width,
     )
+
+
+def _slope(model: AdaptedModel, encode: Callable[[int], Tensor]) -> tuple[int, int]:
+    """Bytes kept for one more input, and whatever their number."""
+    two, four = _saved_bytes(model, lambda: encode(2)), _saved_bytes(model, lambda: encode(4))
+    slope = (four - two) // 2
+    return slope, two - 2 * slope
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _saved_bytes(model: AdaptedModel, batch_size: int) -> int:
+def _saved_bytes(model: AdaptedModel, encode: Callable[[], Tensor]) -> int:
     """Bytes of the tensors that autograd saves in one forward pass; each storage once, parameters not at all."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, tuple[int, Tensor]] = {}
@@ -75,15 +118,12 @@ def _saved_bytes(model: AdaptedModel, batch_size: int) -> int:
             kept[storage._cdata] = (storage.nbytes(), tensor)  # holding it keeps the identity from being used again
         return tensor
 
-    height, width = model.backbone.image_size
-    tokens = torch.zeros(batch_size, model.backbone.context_length, dtype=torch.int64, device="meta")
-    pixels = torch.empty(batch_size, 3, height, width, device="meta")
     was_training = model.training
     model.train()
     with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = (model.encode_image(pixels), model.encode_text(tokens))
+        embeddings = encode()
     model.train(was_training)
-    del outputs
+    del embeddings
     return sum(size for size, _ in kept.values())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mwactl.adapter import AdaptedModel
+from mwactl.adapter import AdaptedModel, MergedModel
 from mwactl.backbone.contract import Backbone
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.precision import choose_device, choose_precision
@@ -17,8 +17,9 @@ from mwactl.evaluate.protocols import RetrievalResult, check_protocol, evaluate_
 from mwactl.progress import Reporter
 from mwactl.registry import Entry, Registry
 from mwactl.workflow import pictures
-from mwactl.workflow.facts import PICTURES_FILE, backbone_facts, data_facts, versions
-from mwactl.workflow.load import load_adapted
+from mwactl.workflow.facts import PICTURES_FILE, backbone_facts, data_facts, versions, was_trained
+from mwactl.workflow.load import load_model
+from mwactl.workflow.picture_source import CacheMode, PictureSource, evaluation_source
 from mwactl.workflow.place import remember
 from mwactl.workflow.splits import CheckedSplit
 
@@ -33,6 +34,7 @@ class EvaluationOptions:
         device: `auto`, `cpu`, `cuda`.
         precision: Of the towers; ranks are always fp32.
         workers: Loader processes; None: one a core.
+        cache: Whether pictures come from the picture cache; the pixels are the same.
     """
 
     protocol: str = "full"
@@ -40,26 +42,33 @@ class EvaluationOptions:
     device: str = "auto"
     precision: str = "fp32"
     workers: int | None = None
+    cache: CacheMode = "auto"
 
 
 def evaluate_model(
-    model: AdaptedModel | Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter
+    model: AdaptedModel | MergedModel | Backbone,
+    split: CheckedSplit,
+    options: EvaluationOptions,
+    reporter: Reporter,
+    source: PictureSource | None = None,
 ) -> RetrievalResult:
-    """Encode a split once and rank it both ways.
+    """Encode a split once and rank it both ways; its pictures come from `source`, else as `options.cache` says.
 
     Raises:
         UsageError: The protocol does not fit the split.
         ResourceError: The GPU's memory is not enough.
     """
     check_protocol(options.protocol, len(split.dataset.images))
-    backbone = model.backbone if isinstance(model, AdaptedModel) else model
+    backbone = model if isinstance(model, Backbone) else model.backbone
+    source = source or evaluation_source(backbone, split, options.cache, reporter, workers=options.workers)
     device = choose_device(options.device)
     model.to(device).eval()
     try:
         embeddings = encode_split(
             model,
             split.dataset,
-            transform=backbone.image_transform(),
+            transform=source.transform,
+            pictures=source.pictures,
             tokenize=backbone.tokenize,
             batch_size=options.batch_size,
             device=device,
@@ -108,8 +117,8 @@ def evaluate_adapter(
     """
     if zero_shot:
         check_unseen(registry, entry, split)
-    model = load_adapted(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
-    if entry.manifest.get("train") is None and (missing := sorted(model.backbone.untrained_parameter_names())):
+    model = load_model(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
+    if (missing := sorted(model.backbone.untrained_parameter_names())) and not was_trained(registry, entry):
         reporter.warn(
             f"{entry.reference} is untrained, and the weights lack {', '.join(missing)}: the numbers mean nothing yet"
         )
@@ -118,6 +127,7 @@ def evaluate_adapter(
     document = _document(
         result, split, options, adapter=entry, backbone=model.backbone, identity=identity, zero_shot=zero_shot
     )
+    document["backbone"]["parameters"] = entry.manifest["base"]["parameters"]  # a merged model's are not the backbone's
     try:
         registry.attach(entry, "evaluation", document)
         if backbone_name or weights:

@@ -15,9 +15,9 @@ import mwactl
 from mwactl.adapter import AdaptedModel, inject
 from mwactl.adapter.serialise import to_bytes
 from mwactl.backbone import WeightsRequest, find_spec
-from mwactl.backbone.contract import Augmentation
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.config import LoadedRecipe, Recipe
+from mwactl.config.presets import complete
 from mwactl.data import Catalogue
 from mwactl.data.loader import PairBatch, pair_batches
 from mwactl.errors import ResourceError, UsageError
@@ -33,6 +33,7 @@ from mwactl.workflow import pictures
 from mwactl.workflow.evaluate import EvaluationOptions, evaluate_model
 from mwactl.workflow.facts import ADAPTER_FILE, PICTURES_FILE, RECIPE_FILE, adapter_facts, data_facts, versions
 from mwactl.workflow.inject import publish_untrained
+from mwactl.workflow.picture_source import PictureSource, approximates, evaluation_source, training_source
 from mwactl.workflow.place import remember
 from mwactl.workflow.splits import CheckedSplit, checked_split
 
@@ -45,6 +46,7 @@ class TrainingPlan:
         images: Of the training split.
         captions: Of the training split.
         pairs_per_epoch: Shown in an epoch.
+        captions_per_image: Shown with a picture, at most.
         steps_per_epoch: Optimiser steps of an epoch.
         total_steps: Of the run.
         parameters: Of the backbone.
@@ -55,6 +57,7 @@ class TrainingPlan:
     images: int
     captions: int
     pairs_per_epoch: int
+    captions_per_image: int
     steps_per_epoch: int
     total_steps: int
     parameters: int
@@ -88,7 +91,8 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     return TrainingPlan(
         images=len(dataset.images),
         captions=len(dataset.captions),
-        pairs_per_epoch=plan.rows_per_epoch,
+        pairs_per_epoch=plan.pairs_per_epoch,
+        captions_per_image=plan.captions_per_image,
         steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.steps_per_epoch * recipe.train.epochs,
         parameters=model.backbone.count_parameters(),
@@ -138,14 +142,16 @@ def train_recipe(
     folder = runs_path() / f"{recipe.name}-{identity[:8]}"
     with _only_run_in(folder):
         _claim(folder, resume=resume, restart=restart, command=resume_command)
+        source = training_source(backbone, train_split, recipe.data, reporter)
+        validate = None if val_split is None else _validation(recipe, model, val_split, reporter)
         run = TrainingRun(
             model,
             _epoch_plan(recipe, train_split.dataset.pairs),
-            lambda rows: _batches(recipe, model, train_split, rows),
+            lambda rows: _batches(recipe, model, train_split, source, rows),
             recipe.train,
             folder=folder,
             identity=identity,
-            validate=None if val_split is None else _validation(recipe, model, val_split),
+            validate=validate,
             resume_command=resume_command,
             reporter=reporter,
         )
@@ -196,10 +202,17 @@ def _splits(recipe: Recipe, reporter: Reporter) -> tuple[CheckedSplit, CheckedSp
 
 
 def _epoch_plan(recipe: Recipe, pairs: Any) -> EpochPlan:
-    plan = EpochPlan(pairs, batch_size=recipe.train.batch_size, captions=recipe.data.captions, seed=recipe.train.seed)
+    plan = EpochPlan(
+        pairs,
+        batch_size=recipe.train.batch_size,
+        captions=recipe.data.captions,
+        seed=recipe.train.seed,
+        captions_per_image=recipe.data.captions_per_image,
+    )
     if plan.steps_per_epoch == 0:
+        what = "pair" if plan.pairs_per_epoch == 1 else "picture"
         raise UsageError(
-            f"{recipe.data.name} {recipe.data.train_split} has a single pair",
+            f"{recipe.data.name} {recipe.data.train_split} has a single {what}",
             why="a contrastive step needs at least two",
             fix="mwactl data show " + recipe.data.name,
         )
@@ -207,19 +220,15 @@ def _epoch_plan(recipe: Recipe, pairs: Any) -> EpochPlan:
 
 
 def _batches(
-    recipe: Recipe, model: AdaptedModel, split: CheckedSplit, rows: Iterator[list[Row]]
+    recipe: Recipe, model: AdaptedModel, split: CheckedSplit, source: PictureSource, rows: Iterator[list[Row]]
 ) -> Iterator[PairBatch]:
     data, backbone = recipe.data, model.backbone
-    augmentation = (
-        Augmentation(data.crop_min_scale, colour=data.augment == "colour")
-        if data.augment in ("crop", "colour")
-        else None
-    )
     return pair_batches(
         split.dataset,
         split.digests,
         rows,
-        transform=backbone.image_transform(augmentation),
+        transform=source.transform,
+        pictures=source.pictures,
         flip=data.augment == "flip",
         tokenize=backbone.tokenize,
         seed=recipe.train.seed,
@@ -228,16 +237,17 @@ def _batches(
     )
 
 
-def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit) -> Validate:
+def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit, reporter: Reporter) -> Validate:
     options = EvaluationOptions(
         batch_size=recipe.train.eval_batch_size,
         device=recipe.train.device,
         precision=recipe.train.precision,
         workers=recipe.data.workers,
     )
+    source = evaluation_source(model.backbone, split, recipe.data.cache, reporter, workers=recipe.data.workers)
 
     def validate() -> dict[str, float]:
-        result = evaluate_model(model, split, options, Silent())
+        result = evaluate_model(model, split, options, Silent(), source)
         return {
             "rsum": result.rsum,
             "image_to_text_R@1": result.image_to_text["R@1"],
@@ -248,11 +258,25 @@ def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit) -> Val
 
 
 def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
-    """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not."""
+    """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not.
+
+    Nor does a cache that gives the same pixels; one that approximates them does. The micro batch changes the last bits
+    of a gradient, no more, unless something is drawn at random: then other parts mean other draws, and another run.
+    """
     recipe = loaded.as_dict()
     del recipe["data"]["workers"], recipe["train"]["checkpoint_every"], recipe["train"]["eval_batch_size"]
+    if not approximates(loaded.recipe.data):
+        del recipe["data"]["cache"]
+    if not _draws_while_encoding(loaded.recipe):
+        del recipe["train"]["micro_batch_size"]
     data = [split and data_facts(split)["digest"] for split in splits]
     return sha256_bytes(canonical_json([recipe, base, data, mwactl.__version__]))
+
+
+def _draws_while_encoding(recipe: Recipe) -> bool:
+    """Whether a tower in training mode may draw random numbers; a frozen backbone does not, one that is trained may."""
+    method = recipe.method
+    return method.name == "full" or (method.name == "mwa" and complete(method.mwa).dropout > 0)
 
 
 def _claim(folder: Path, *, resume: bool, restart: bool, command: str) -> None:
@@ -305,6 +329,7 @@ def _publish(
         "seconds": outcome.seconds,
         "seconds_per_step": outcome.seconds_per_step,
         "peak_memory_bytes": outcome.peak_memory_bytes,
+        "micro_batch_size": outcome.micro_batch_size,
         "validation": [{"epoch": epoch, "rsum": rsum} for epoch, rsum in enumerate(outcome.validation_rsums, 1)],
     }
     registry.attach(entry, "training", timing)

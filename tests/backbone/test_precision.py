@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from mwactl.backbone.precision import autocast, choose_device, choose_precision
+from mwactl.adapter import inject
+from mwactl.backbone import WeightsRequest, find_spec
+from mwactl.backbone.precision import autocast, choose_device, choose_precision, hold_frozen
+from mwactl.config.recipe import MethodConfig
 from mwactl.errors import ExitCode, UsageError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -50,3 +55,24 @@ def test_autocast_computes_in_the_precision_and_fp32_leaves_alone() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast(CPU, "fp32"):
         assert (a @ a).dtype == torch.float32
+
+
+def test_frozen_weights_are_held_in_the_precision_they_compute_in(tiny_clip: Path) -> None:
+    plugin, spec = find_spec(f"clip:local-dir:{tiny_clip}")
+    model = inject(plugin.build(spec, WeightsRequest()), MethodConfig())
+    trained = {id(parameter) for parameter in model.trainable().values()}
+    pixels, tokens = torch.randn(3, 3, 32, 32), model.backbone.tokenize(["a", "b c", "d"])
+
+    def embed() -> torch.Tensor:
+        with torch.no_grad(), autocast(torch.device("cpu"), "bf16"):
+            return torch.cat([model.encode_image(pixels), model.encode_text(tokens)]).float()
+
+    cast_in_each_step = embed()
+    hold_frozen(model.backbone, "fp32")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    hold_frozen(model.backbone, "bf16")
+    scale = model.backbone.logit_scale
+    for parameter in model.parameters():
+        stays = id(parameter) in trained or parameter is scale
+        assert parameter.dtype == (torch.float32 if stays else torch.bfloat16)
+    torch.testing.assert_close(embed(), cast_in_each_step, rtol=0.05, atol=0.02)

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mwactl.files import sha256_file
-from mwactl.home import catalogue_path
+from mwactl.home import cache_path, catalogue_path
 
 Cli = Callable[..., Any]
 
@@ -158,3 +159,81 @@ def test_the_library_imports_no_torch() -> None:
     program = "import mwactl.data, sys; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+# -- mwactl data cache ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_backbone(tiny_clip: Path) -> str:
+    return f"clip:local-dir:{tiny_clip}"
+
+
+def test_cache_makes_every_split_and_says_what_it_did(mwactl_cli: Cli, tiny_data: str, tiny_backbone: str) -> None:
+    result = mwactl_cli("data", "cache", tiny_data, "--backbone", tiny_backbone)
+    assert result.code == 0
+    first, *splits = result.stdout.splitlines()
+    assert first.startswith("tiny: Resize(size=32")
+    assert splits == ["train\t24\t24\t73.7 kB\t24", "val\t8\t8\t24.6 kB\t8", "test\t8\t8\t24.6 kB\t8"]
+    assert result.stderr == "next: mwactl eval --data tiny\n"
+
+
+def test_cache_json_has_the_promised_keys(mwactl_cli: Cli, tiny_data: str, tiny_backbone: str) -> None:
+    arguments = ["data", "cache", tiny_data, "--backbone", tiny_backbone, "--split", "val", "--json"]
+    planned = mwactl_cli(*arguments, "--dry-run").json
+    assert not (cache_path() / "pictures").exists()
+    made = mwactl_cli(*arguments).json
+    again = mwactl_cli(*arguments).json
+    assert planned.keys() == made.keys()
+    assert (made["schema"], made["name"], made["exact"], made["dry_run"]) == (1, "tiny", True, False)
+    missing = {"pictures": 8, "were_missing": 8, "missing_bytes": 8 * 32 * 32 * 3}
+    assert planned["splits"] == {"val": missing | {"made": 0}}
+    assert made["splits"] == {"val": missing | {"made": 8}}
+    assert again["splits"] == {"val": {"pictures": 8, "were_missing": 0, "missing_bytes": 0, "made": 0}}
+    assert sum(path.stat().st_size for path in Path(made["folder"]).glob("*.rgb")) == 8 * 32 * 32 * 3
+
+
+def test_cache_for_random_crops_says_that_it_approximates(mwactl_cli: Cli, tiny_data: str, tiny_backbone: str) -> None:
+    arguments = ["data", "cache", tiny_data, "--backbone", tiny_backbone, "--crop-min-scale", "0.7"]
+    assert "shortest side at most 45, bicubic   (an approximation)" in mwactl_cli(*arguments).stdout
+    assert mwactl_cli(*arguments, "--json").json["exact"] is False
+
+
+def test_cache_remove_deletes_it(mwactl_cli: Cli, tiny_data: str, tiny_backbone: str) -> None:
+    folder = mwactl_cli("data", "cache", tiny_data, "--backbone", tiny_backbone, "-q").stdout.strip()
+    assert list(Path(folder).glob("*.rgb"))
+    result = mwactl_cli("data", "cache", tiny_data, "--remove", "--json")
+    assert result.json == {"schema": 1, "name": "tiny", "removed_bytes": 40 * 32 * 32 * 3}
+    assert not list(Path(folder).glob("*.rgb"))
+    assert mwactl_cli("data", "cache", tiny_data, "--remove").stdout == "removed 0 B of cached pictures of tiny\n"
+    assert mwactl_cli("data", "cache", "never", "--remove").code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "one of the two is needed"),
+        (["--backbone", "BACKBONE", "--remove"], 2, "one of the two is needed"),
+        (["--remove", "--dry-run"], 2, "cannot be tried"),
+        (["--backbone", "BACKBONE", "--on-error", "ignore"], 2, "--on-error ignore: unknown"),
+        (["--backbone", "BACKBONE", "--split", "valid"], 3, "valid"),
+        (["--backbone", "nothing-like-it"], 3, "nothing-like-it"),
+    ],
+)
+def test_cache_refuses_what_it_cannot_do(
+    mwactl_cli: Cli, tiny_data: str, tiny_backbone: str, arguments: list[str], code: int, said: str
+) -> None:
+    result = mwactl_cli("data", "cache", tiny_data, *[part.replace("BACKBONE", tiny_backbone) for part in arguments])
+    assert result.code == code
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_cache_without_space_is_exit_code_6_with_the_figures(
+    mwactl_cli: Cli, tiny_data: str, tiny_backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=70_000))
+    result = mwactl_cli("data", "cache", tiny_data, "--backbone", tiny_backbone)
+    assert result.code == 6
+    assert "0.1 MB are needed" in result.stderr
+    assert not list((cache_path() / "pictures").rglob("*.rgb"))

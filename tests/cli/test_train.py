@@ -66,6 +66,26 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(mwactl_cli, tiny_re
     assert sorted(empty_home.rglob("*")) == before
 
 
+def test_a_dry_run_counts_with_the_micro_batch_and_the_captions_of_a_picture(mwactl_cli, tiny_recipe: Path):
+    def memory(*options: str) -> int:
+        return mwactl_cli("train", tiny_recipe, "--dry-run", "--json", "train.batch_size=24", *options).json["memory"][
+            "total"
+        ]
+
+    whole = memory()
+    assert memory("train.micro_batch_size=auto") == memory("train.micro_batch_size=24") == whole
+    assert memory("train.micro_batch_size=2") < memory("train.micro_batch_size=12") < whole
+    assert memory("data.captions_per_image=2") < whole
+    options = ["train.micro_batch_size=4", "data.captions_per_image=5", "train.batch_size=24"]
+    human = mwactl_cli("train", tiny_recipe, "--dry-run", *options)
+    assert "of 12 pictures with up to 2 captions each" in human.stdout
+    assert "a pair, 4 at once)" in human.stdout
+    assert (
+        "in parts where less fits"
+        in mwactl_cli("train", tiny_recipe, "--dry-run", "train.micro_batch_size=auto").stdout
+    )
+
+
 def test_a_packaged_recipe_is_announced_with_the_way_to_change_it(mwactl_cli, tiny_data: str, tiny_clip: Path):
     changes = [f"data.name={tiny_data}", f"backbone.name=clip:local-dir:{tiny_clip}"]
     result = mwactl_cli("train", "coco", *changes, "--dry-run")

@@ -31,6 +31,29 @@ def test_conflict_is_found_on_the_line_that_makes_it(problems_of, minimal, more,
     assert problem.why and problem.fix
 
 
+def test_a_batch_with_no_two_whole_pictures_is_a_conflict(problems_of, minimal):
+    (problem,) = problems_of(f"{minimal}  captions_per_image: 5\ntrain:\n  batch_size: 9\n")
+    assert problem.what == "a batch of 9 pairs has no two pictures with 5 captions"
+    assert problem.where == "r.yaml line 6"
+    assert "train.batch_size: 320" in problem.fix
+
+
+def test_two_whole_pictures_are_enough_and_a_batch_need_not_come_out_even(parsed):
+    assert parsed("train: {batch_size: 10}\n", ["data.captions_per_image=5"]).data.captions_per_image == 5
+    assert parsed("train: {batch_size: 256}\n", ["data.captions_per_image=5"]).train.batch_size == 256
+
+
+@pytest.mark.parametrize(("written", "value"), [("auto", "auto"), ("64", 64), ("null", None), ("1000", 1000)])
+def test_a_micro_batch_is_a_number_auto_or_none(parsed, written, value):
+    assert parsed(overrides=[f"train.micro_batch_size={written}"]).train.micro_batch_size == value
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "all", "2.5"])
+def test_a_micro_batch_is_nothing_else(problems_of, minimal, written):
+    (problem,) = problems_of(minimal, [f"train.micro_batch_size={written}"])
+    assert problem.what.startswith("`train.micro_batch_size` must be a whole number (above 0) or `auto` or `null`")
+
+
 def test_validating_on_the_training_split_is_a_conflict_whichever_of_the_two_was_written(problems_of, minimal):
     for line in ("train_split: val", "val_split: train"):
         (problem,) = problems_of(f"{minimal}  {line}\n")

@@ -70,9 +70,10 @@ def test_own_pictures_and_flickr8k_start_from_the_small_model():
 def test_commented_out_options_of_the_recipes_are_real_ones():
     text = packaged_recipe("flickr8k").text
     uncommented, count = re.subn(r"^( +)# (?=[a-z_]+: )", r"\1", text, flags=re.MULTILINE)
-    assert count == 2
+    assert count == 4
     recipe = parse_recipe(uncommented).recipe
     assert (recipe.data.workers, recipe.method.mwa.layers) == (1, "last 4")
+    assert (recipe.data.captions_per_image, recipe.train.micro_batch_size) == (5, "auto")
 
 
 def test_templates_inside_an_installed_package_are_found(installed):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import gc
+import multiprocessing
 import random
 import signal
 from collections.abc import Sequence
@@ -12,8 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from mwactl.data import CaptionedImages
-from mwactl.data.loader import PairBatch, Row, pair_batches, picture_batches
+from mwactl.data.cache import PictureCache
+from mwactl.data.geometry import Geometry, Steps
+from mwactl.data.loader import PairBatch, Pictures, Row, pair_batches, picture_batches
 from mwactl.data.workers import worker_count
+from mwactl.errors import DataError
 from mwactl.files import sha256_file
 
 # Where there is one core, torch warns of two loader processes.
@@ -59,10 +65,11 @@ def load(
     seed: int = 5,
     flip: bool = True,
     transform=noisy,
+    pictures: Pictures | None = None,
 ) -> list[PairBatch]:
     digests = [sha256_file(path) for path in dataset.images]
     options = {"transform": transform, "flip": flip, "tokenize": tokenize, "seed": seed, "workers": workers}
-    return list(pair_batches(dataset, digests, iter(batches), **options))
+    return list(pair_batches(dataset, digests, iter(batches), pictures=pictures, **options))
 
 
 def same(one: list[PairBatch], other: list[PairBatch]) -> bool:
@@ -152,6 +159,126 @@ def test_flip_mirrors_about_half_of_the_pictures(dataset: CaptionedImages):
     assert mirrored + sum(torch.equal(pixels, original) for pixels in shown) == 200
     assert 70 <= mirrored <= 130
     assert all(torch.equal(batch.pixels[0], original) for batch in load(dataset, rows, flip=False, transform=plain))
+
+
+def squeeze(picture: Image.Image) -> Image.Image:
+    """A resize that is not symmetric: 8 × 6 -> 5 × 5."""
+    return picture.resize((5, 5), Image.Resampling.BICUBIC, box=(0.3, 0, 7, 6))
+
+
+@pytest.fixture
+def cached(dataset: CaptionedImages) -> Pictures:
+    """The dataset's pictures, squeezed, from the cache."""
+    cache = PictureCache(Geometry(squeeze, "squeezed"))
+    digests = [sha256_file(path) for path in dataset.images]
+    cache.build("tiny", dataset.images, digests)
+    return cache.open(dataset.images, digests)
+
+
+def noisy_square(picture: Image.Image) -> Tensor:
+    """[3, 5, 5], drawn from both generators."""
+    return plain(picture) + torch.rand(3, 5, 5) + random.random()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("rest", [plain, noisy_square], ids=["plain", "chance"])
+def test_a_row_from_the_cache_is_the_row_from_the_file_to_the_bit(dataset, cached: Pictures, workers: int, rest):
+    """Whether mirrored or not, with any chance after the geometry, in every worker."""
+    rows = [[(epoch, image, 0) for image in range(4)] for epoch in range(4)]
+    whole = load(dataset, rows, transform=Steps((squeeze, rest)))
+    assert same(load(dataset, rows, transform=rest, pictures=cached, workers=workers), whole)
+
+
+def test_picture_batches_from_the_cache_are_those_from_the_files(dataset: CaptionedImages, cached: Pictures):
+    whole = list(picture_batches(dataset, transform=Steps((squeeze, plain)), batch_size=3, workers=0))
+    batches = list(picture_batches(dataset, transform=plain, pictures=cached, batch_size=3, workers=1))
+    assert [len(batch) for batch in batches] == [3, 1]
+    assert torch.equal(torch.cat(batches), torch.cat(whole))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batches", ["pairs", "pictures"])
+def test_an_error_arrives_from_a_worker_with_all_its_parts(dataset: CaptionedImages, workers: int, batches: str):
+    """Not as a traceback in one long line: what, where and the command that helps."""
+    dataset.images[1].write_bytes(b"not a picture any more")
+    with pytest.raises(DataError) as caught:
+        if batches == "pairs":
+            load(dataset, workers=workers)
+        else:
+            list(picture_batches(dataset, transform=plain, batch_size=2, workers=workers))
+    assert caught.value.what == "cannot read the picture"
+    assert caught.value.where == str(dataset.images[1])
+    assert caught.value.fix
+
+
+def test_an_error_leaves_no_worker_behind(dataset: CaptionedImages):
+    """They ignore the signal by which Python ends them at exit: it would wait for them for ever."""
+    dataset.images[1].write_bytes(b"not a picture any more")
+    gc.disable()
+    try:
+        with contextlib.suppress(DataError):
+            load(dataset, workers=2)
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
+
+
+def test_a_batch_pins_each_of_its_tensors(dataset: CaptionedImages, monkeypatch: pytest.MonkeyPatch):
+    """What the loader asks for by name: a batch without the method would cross to the GPU from pageable memory."""
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
+    [batch] = load(dataset, [[(0, 2, 3), (0, 0, 1)]], flip=False, transform=plain)
+    pinned = torch.utils.data._utils.pin_memory.pin_memory(batch)
+    assert isinstance(pinned, PairBatch)
+    for name in ("pixels", "tokens", "picture_ids", "caption_ids"):
+        assert torch.equal(getattr(pinned, name), getattr(batch, name) + 1)
+
+
+SEVERAL: list[list[Row]] = [[(0, 0, 0, 1), (0, 2, 3), (0, 3, 4)], [(0, 1, 2), (0, 0, 0, 1)]]
+
+
+def test_a_picture_with_several_captions_is_one_row_of_pixels_with_as_many_of_tokens(dataset: CaptionedImages):
+    first, second = load(dataset, SEVERAL, flip=False, transform=plain)
+    assert [len(first.pixels), len(first.tokens), len(first.picture_ids), len(first.caption_ids)] == [3, 4, 3, 4]
+    assert torch.equal(first.pixels[0], plain(Image.open(dataset.images[0])))
+    assert first.tokens.tolist() == tokenize(["A dog.", "a cat", "two  dogs", "a\tdog."]).tolist()
+    assert first.owners is not None
+    assert second.owners is not None
+    assert (first.owners.tolist(), second.owners.tolist()) == ([0, 0, 1, 2], [0, 1, 1])
+    assert first.picture_ids[0] == first.picture_ids[2]  # the same bytes
+    assert first.caption_ids[0] == first.caption_ids[3]  # the same words
+
+
+def test_one_caption_a_picture_needs_no_owners(dataset: CaptionedImages):
+    assert all(batch.owners is None for batch in load(dataset))
+
+
+def test_a_picture_with_several_captions_is_decoded_once(dataset: CaptionedImages):
+    decoded: list[int] = []
+
+    def counted(picture: Image.Image) -> Tensor:
+        decoded.append(1)
+        return plain(picture)
+
+    load(dataset, SEVERAL, transform=counted)
+    assert len(decoded) == 5
+
+
+def test_with_several_captions_too_a_row_depends_on_nothing_but_itself(dataset: CaptionedImages):
+    whole = load(dataset, SEVERAL)
+    assert same(load(dataset, SEVERAL, workers=2), whole)
+    assert same(load(dataset, SEVERAL[1:]), whole[1:])
+    [[one], [other]] = ([batch.pixels for batch in load(dataset, [[row]])] for row in ((0, 0, 0, 1), (0, 0, 0)))
+    assert not torch.equal(one, other)  # another share of its captions: another crop
+
+
+def test_pinning_keeps_the_owners(dataset: CaptionedImages, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self + 0)
+    [pinned] = [batch.pin_memory() for batch in load(dataset, SEVERAL[:1], flip=False, transform=plain)]
+    [batch] = load(dataset, SEVERAL[:1], flip=False, transform=plain)
+    assert pinned.owners is not None
+    assert batch.owners is not None
+    assert torch.equal(pinned.owners, batch.owners)
+    assert load(dataset)[0].pin_memory().owners is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])

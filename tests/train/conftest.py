@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mwactl.config.recipe import TrainConfig
 from mwactl.data.loader import PairBatch
+from mwactl.progress import Silent
 from mwactl.train import TrainingRun
 from mwactl.train.sampling import EpochPlan, Row
 
@@ -25,6 +26,7 @@ class Temperature(nn.Module):
     def __init__(self, value: float, train: bool) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(value), requires_grad=train)
+        self.logit_bias = None
 
 
 class Toy(nn.Module):
@@ -37,12 +39,21 @@ class Toy(nn.Module):
             self.image, self.text = nn.Linear(6, 4), nn.Linear(6, 4)
         self.dropout = nn.Dropout(0.5)
         self.backbone = Temperature(scale, train_scale)
+        self.memory: int | None = None
+        """The most pictures or captions that it can be shown at once."""
+        self.encoded: list[int] = []
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        return self.image(self.dropout(pixels))
+        return self.image(self.dropout(self._within_memory(pixels)))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        return self.text(self.dropout(tokens))
+        return self.text(self._within_memory(self.dropout(tokens)))
+
+    def _within_memory(self, rows: Tensor) -> Tensor:
+        self.encoded.append(len(rows))
+        if self.memory is not None and len(rows) > self.memory:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+        return rows
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -75,19 +86,40 @@ def load_toy() -> Callable[[Iterator[list[Row]]], Iterator[PairBatch]]:
     return load
 
 
+class Told(Silent):
+    """A reporter that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
 @pytest.fixture
 def training(tmp_path: Path) -> Callable[..., TrainingRun]:
     """A run of 12 pictures in batches of 4: 3 steps an epoch."""
 
     def make(
-        model: Any = None, *, load_batches: Any = load, folder: str = "run", validate: Any = None, **options: Any
+        model: Any = None,
+        *,
+        load_batches: Any = load,
+        folder: str = "run",
+        validate: Any = None,
+        reporter: Any = None,
+        **options: Any,
     ) -> TrainingRun:
         config = TrainConfig(**{"epochs": 2, "batch_size": 4, "lr": 0.05, "device": "cpu", **options})
         pairs = np.stack([np.arange(PICTURES)] * 2, axis=1)
         plan = EpochPlan(pairs, batch_size=config.batch_size, captions="random", seed=config.seed)
         return TrainingRun(
             model or Toy(), plan, load_batches, config, folder=tmp_path / folder, identity="toy", validate=validate,
-            resume_command="mwactl train toy.yaml --resume",
+            resume_command="mwactl train toy.yaml --resume", reporter=reporter,
         )  # fmt: skip
 
     return make

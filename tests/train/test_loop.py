@@ -286,15 +286,200 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(training, toy, load_
     assert found.position.step == 2
 
 
-def test_too_little_gpu_memory_is_said_with_a_smaller_batch(training):
-    def load_batches(rows):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
-        yield
-
+def test_too_little_gpu_memory_is_said_with_the_way_out(training, toy):
+    model = toy()
+    model.memory = 3
     with pytest.raises(ResourceError) as caught:
-        training(load_batches=load_batches).run()
-    assert caught.value.fix == "train.batch_size=2"
+        training(model).run()
+    assert str(caught.value.fix).startswith("train.micro_batch_size=auto")
     assert caught.value.why == "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+def test_too_little_memory_for_the_optimisers_state_is_said_too(training, monkeypatch):
+    run = training()
+
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(run._optimiser, "step", full)
+    with pytest.raises(ResourceError, match="GPU's memory is not enough"):
+        run.run()
+
+
+# -- micro batches ----------------------------------------------------------------------------------------------------
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-6) for name in one)
+
+
+@pytest.mark.parametrize("batch_size", [4, 5])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_without_dropout_micro_batches_learn_what_whole_batches_do(training, toy, size, batch_size):
+    """Also where the last batch is a small one (5, 5, 2 of 12 pictures)."""
+    models = [toy(train_scale=True), toy(train_scale=True)]
+    for model in models:
+        model.dropout.p = 0.0
+    whole = training(models[0], folder="whole", batch_size=batch_size).run()
+    parts = training(models[1], batch_size=batch_size, micro_batch_size=size).run()
+    assert close(parts.state, whole.state)
+    assert not equal(parts.state, toy().adapter_state())
+    assert (whole.micro_batch_size, parts.micro_batch_size) == (None, size)
+    assert set(models[1].encoded) <= set(range(1, size + 1))
+
+
+@pytest.mark.parametrize("size", [4, 100, "auto"])
+def test_a_micro_batch_as_large_as_the_batch_is_the_whole_batch_to_the_last_bit(training, size):
+    assert equal(training(micro_batch_size=size).run().state, training(folder="whole").run().state)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_in_micro_batches_too_a_resumed_run_ends_with_the_same_tensors(training, toy, killed_at, size, step):
+    whole = training(folder="whole", micro_batch_size=size).run()
+    with pytest.raises(Killed):
+        training(load_batches=killed_at(step), checkpoint_every=1, micro_batch_size=size).run()
+    torch.manual_seed(999)
+    again = training(toy(seed=4), checkpoint_every=1, micro_batch_size=size)
+    assert again.resume()
+    assert equal(again.run().state, whole.state)
+
+
+def test_auto_lowers_the_micro_batch_before_the_first_step_and_says_so(training, toy, told):
+    model = toy()
+    model.memory = 2
+    run = training(model, micro_batch_size="auto", reporter=told)
+    outcome = run.run()
+    assert outcome.micro_batch_size == 2
+    assert equal(outcome.state, training(folder="two", micro_batch_size=2).run().state)
+    assert [line for line in log_of(run) if line["event"] == "micro_batch"] == [
+        {"event": "micro_batch", "step": 1, "size": 2}
+    ]
+    assert [said for said in told.said if "micro" in said] == ["micro batch: the memory holds 2 of 4 pairs at once"]
+
+
+def test_auto_says_that_the_whole_batch_fits(training, told):
+    run = training(micro_batch_size="auto", reporter=told)
+    run.run()
+    assert {"event": "micro_batch", "step": 1, "size": None} in log_of(run)
+    assert "micro batch: the memory holds whole batches" in told.said
+
+
+def test_memory_that_runs_out_in_the_middle_repeats_the_step_and_the_run_goes_on(training, toy, load_toy, killed_at):
+    """As if the attempt that failed had never been: also when it is resumed afterwards."""
+
+    def tight(model):
+        def load_batches(rows):
+            for number, batch in enumerate(load_toy(rows)):
+                model.memory = 2 if number == 2 else None
+                yield batch
+
+        return load_batches
+
+    model = toy()
+    run = training(model, folder="whole", micro_batch_size="auto", load_batches=tight(model))
+    whole = run.run()
+    assert [line["step"] for line in log_of(run) if line["event"] == "micro_batch"] == [1, 3]
+    assert whole.micro_batch_size == 2
+
+    model = toy()
+    killed = tight(model)
+
+    def until_four(rows):
+        for number, batch in enumerate(killed(rows)):
+            if number == 4:
+                raise Killed
+            yield batch
+
+    with pytest.raises(Killed):
+        training(model, micro_batch_size="auto", load_batches=until_four, checkpoint_every=1).run()
+    again = training(toy(seed=4), micro_batch_size="auto", checkpoint_every=1)
+    assert again.resume()
+    outcome = again.run()
+    assert outcome.micro_batch_size == 2
+    assert equal(outcome.state, whole.state)
+    assert not [line for line in log_of(again) if line["event"] == "micro_batch" and line["step"] > 3]
+
+
+def test_where_no_pair_fits_nothing_is_harmed(training, toy):
+    model = toy()
+    model.memory = 0
+    before = {name: tensor.clone() for name, tensor in model.adapter_state().items()}
+    with pytest.raises(ResourceError) as caught:
+        training(model, micro_batch_size="auto").run()
+    assert str(caught.value.fix).startswith("train.batch_size=2")
+    assert equal(model.adapter_state(), before)
+
+
+def test_the_loss_is_scaled_once_however_many_chunks_there_are(training, toy, load_toy):
+    """As fp16 does it; a factor that is a power of two changes no bit of the gradient."""
+    gradients = []
+    for factor in (1.0, 1024.0):
+        run = training(toy(train_scale=True), micro_batch_size=3, folder=str(factor))
+        run._scaler = run._gradients._scaler = torch.amp.GradScaler("cpu", init_scale=factor)
+        run._gradients.of(next(load_toy(run.plan.batches(first_step=0, epochs=1))), 0)
+        run._scaler.unscale_(run._optimiser)
+        gradients.append({name: parameter.grad.clone() for name, parameter in run._parameters.items()})
+    assert equal(*gradients)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_loss_that_is_no_number_stops_a_run_in_micro_batches_as_well(training, toy, load_toy, size):
+    def load_batches(rows):
+        for number, batch in enumerate(load_toy(rows)):
+            if number == 2:
+                batch.pixels[0, 0] = float("nan")
+            yield batch
+
+    model = toy()
+    model.dropout.p = 0.0
+    with pytest.raises(MwactlError, match="the loss became nan at step 3"):
+        training(model, load_batches=load_batches, checkpoint_every=1, micro_batch_size=size).run()
+    assert all(tensor.isfinite().all() for tensor in model.adapter_state().values())
+    found = checkpoint.load(training()._folder, identity="toy")
+    assert found is not None
+    assert found.position.step == 2
+
+
+@pytest.mark.parametrize("passing", [1, 2])
+def test_stopped_within_a_pass_the_checkpoint_is_that_of_the_last_whole_step(training, toy, passing):
+    whole = training(folder="whole", micro_batch_size=2).run()
+
+    class Stopped(type(toy())):
+        """Two signals while it encodes: the second one stops at once."""
+
+        def encode_text(self, tokens):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 4 * 2 + 2 * passing:  # step 3; two chunks a pass
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().encode_text(tokens)
+
+    with pytest.raises(Interrupted, match="stopped at once"):
+        training(Stopped(), micro_batch_size=2, checkpoint_every=1).run()
+    found = checkpoint.load(training()._folder, identity="toy")
+    assert found is not None
+    assert found.position.step == 2
+    again = training(toy(seed=4), micro_batch_size=2, checkpoint_every=1)
+    again.resume()
+    assert equal(again.run().state, whole.state)
+
+
+def test_one_interrupt_within_a_pass_finishes_the_step(training, toy):
+    class Asked(type(toy())):
+        """A signal while the first step's second chunk is encoded."""
+
+        def encode_image(self, pixels):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().encode_image(pixels)
+
+    with pytest.raises(Interrupted, match="interrupted at step 1 of 6"):
+        training(Asked(), micro_batch_size=2).run()
+    again = training(toy(seed=4), micro_batch_size=2)
+    assert again.resume()
+    assert equal(again.run().state, training(folder="whole", micro_batch_size=2).run().state)
 
 
 # -- interrupts -------------------------------------------------------------------------------------------------------

@@ -37,6 +37,24 @@ def test_a_batch_costs_what_its_pairs_cost(tiny_clip: Path):
     assert estimate.as_dict()["total_at_batch"]["256"] == estimate.total(256)
 
 
+def test_a_micro_batch_costs_what_the_larger_towers_chunk_costs_and_the_embeddings(tiny_clip: Path):
+    estimate = estimate_memory(on_meta(tiny_clip, MWA))
+    fixed = estimate.total(0)
+    largest = max(estimate.activations_per_picture, estimate.activations_per_caption)
+    assert estimate.embedding == 2 * 4 * 16
+    assert estimate.total(64, micro_batch=16) == fixed + 16 * largest + 128 * estimate.embedding
+    assert estimate.total(64, micro_batch=64) == estimate.total(64, micro_batch=100) == estimate.total(64)
+
+
+def test_captions_of_one_picture_cost_no_further_picture(tiny_clip: Path):
+    estimate = estimate_memory(on_meta(tiny_clip, MWA))
+    activations = 12 * estimate.activations_per_picture + 60 * estimate.activations_per_caption
+    assert estimate.total(60, captions_per_image=5) == estimate.total(0) + activations
+    parts = estimate.total(60, captions_per_image=5, micro_batch=20)
+    chunk = max(12 * estimate.activations_per_picture, 20 * estimate.activations_per_caption)
+    assert parts == estimate.total(0) + chunk + 72 * estimate.embedding
+
+
 def test_activations_are_about_what_a_real_step_keeps(tiny_clip: Path):
     method = MethodConfig(name="full")
     estimate = estimate_memory(on_meta(tiny_clip, method))

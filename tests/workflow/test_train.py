@@ -17,7 +17,7 @@ from mwactl.errors import DataError, MwactlError, NotFoundError, UsageError
 from mwactl.files import sha256_file
 from mwactl.home import runs_path
 from mwactl.registry import Entry, Registry
-from mwactl.train import checkpoint, loop
+from mwactl.train import checkpoint, gradients
 from mwactl.workflow import pictures
 from mwactl.workflow import train as training
 from mwactl.workflow.train import plan_training
@@ -251,12 +251,76 @@ def test_other_pictures_are_another_run(train, kill_after, add_data, copied_pict
     assert train().outcome.steps == 6
 
 
+@pytest.mark.parametrize(("dropout", "same"), [("0", True), ("0.2", False)])
+def test_another_micro_batch_is_another_run_where_something_is_drawn(train, kill_after, dropout: str, same: bool):
+    """Without dropout it changes the last bits alone, so that a run which is out of memory can go on with less."""
+    dropout = f"method.mwa.dropout={dropout}"
+    kill_after(3)
+    with pytest.raises(Killed):
+        train(dropout)
+    if same:
+        assert train(dropout, "train.micro_batch_size=3", resume=True).outcome.steps == 6
+        assert len(list(runs_path().iterdir())) == 1
+    else:
+        train(dropout, "train.micro_batch_size=3")
+        assert len(list(runs_path().iterdir())) == 2
+
+
+@pytest.mark.parametrize("method", ["full", "head"])
+def test_a_backbone_that_is_trained_may_draw_and_a_frozen_one_does_not(train, kill_after, method: str):
+    kill_after(3)
+    with pytest.raises(Killed):
+        train(f"method.name={method}")
+    train(f"method.name={method}", "train.micro_batch_size=3", resume=True)
+    assert len(list(runs_path().iterdir())) == (2 if method == "full" else 1)
+
+
+# -- micro batches and several captions a picture ---------------------------------------------------------------------
+
+
+def test_micro_batches_learn_what_whole_batches_learn(train, registry: Registry):
+    options = ("method.mwa.dropout=0", "data.captions_per_image=2", "train.batch_size=16")
+    whole = tensors(registry, train(*options).entry)
+    parts = train(*options, "train.micro_batch_size=3")
+    found = tensors(registry, parts.entry)
+    assert parts.outcome.micro_batch_size == 3
+    assert all(torch.allclose(found[name], whole[name], rtol=1e-3, atol=1e-5) for name in whole)
+    [attached] = registry.attachments(parts.entry, "training")
+    assert attached["document"]["micro_batch_size"] == 3
+
+
+@pytest.mark.parametrize("captions", ["random", "all"])
+def test_with_several_captions_in_micro_batches_a_killed_run_ends_with_the_same_tensors(
+    train, registry, kill_after, captions: str
+):
+    options = (
+        f"data.captions={captions}", "data.captions_per_image=2", "train.batch_size=16", "train.micro_batch_size=6",
+        "train.checkpoint_every=2",
+    )  # fmt: skip
+    whole = train(*options).entry
+    kill_after(4)
+    with pytest.raises(Killed):
+        train(*options)
+    resumed = train(*options, resume=True)
+    assert resumed.outcome.steps == 6
+    assert resumed.entry.digest == whole.digest
+
+
+def test_several_captions_show_each_picture_once_with_all_of_them(train, monkeypatch):
+    shapes = []
+    loss = gradients.contrastive_loss
+    monkeypatch.setattr(gradients, "contrastive_loss", lambda *a: (shapes.append((len(a[0]), len(a[1]))), loss(*a))[1])
+    plan = train("data.captions_per_image=5", "train.batch_size=10", "train.epochs=1")
+    assert shapes == [(5, 10)] * 4 + [(4, 8)]  # 24 pictures of two captions each
+    assert plan.outcome.steps == 5
+
+
 # -- what can go wrong ------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_no_number_publishes_nothing(train, registry, monkeypatch):
-    loss, calls = loop.contrastive_loss, iter(range(100))
-    monkeypatch.setattr(loop, "contrastive_loss", lambda *a: loss(*a) * (math.nan if next(calls) == 3 else 1.0))
+    loss, calls = gradients.contrastive_loss, iter(range(100))
+    monkeypatch.setattr(gradients, "contrastive_loss", lambda *a: loss(*a) * (math.nan if next(calls) == 3 else 1.0))
     with pytest.raises(MwactlError, match="the loss became nan at step 4"):
         train()
     assert [entry.manifest["train"] for entry in registry.entries()] == [None]
@@ -307,6 +371,11 @@ def test_a_plan_says_what_the_run_then_does_and_writes_nothing(train, tiny_recip
     assert trained.outcome.steps == plan.total_steps
     assert models[-1].trainable_count() == plan.trainable_parameters
     assert models[-1].backbone.count_parameters() == plan.parameters
+
+
+def test_a_plan_counts_captions_and_the_micro_batch(tiny_recipe):
+    plan = plan_training(load_recipe(str(tiny_recipe), ["data.captions_per_image=5", "train.batch_size=10"]).recipe)
+    assert (plan.captions_per_image, plan.pairs_per_epoch, plan.steps_per_epoch) == (2, 48, 5)
 
 
 def test_a_plan_finds_what_is_missing(tiny_recipe):
