@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "data": BASE | {"runtime"},
     "train": BASE | {"config", "backbone", "adapter", "data"},
+    "bench": BASE | {"config", "backbone", "adapter", "data", "train"},
     "evaluate": BASE | {"backbone", "data"},
     "export": BASE | {"backbone", "adapter", "data", "evaluate", "runtime"},
     "search": BASE | {"data", "runtime"},
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     },
     "cli": BASE
     | {
+        "bench",
         "config",
         "registry",
         "card",

@@ -7,7 +7,25 @@ from typing import Annotated
 import typer
 
 import mwactl
-from mwactl.cli import backbones, card, data, eval, help, inject, quickstart, recipes, registry, train
+from mwactl.cli import (
+    backbones,
+    bench,
+    card,
+    data,
+    embed,
+    eval,
+    export,
+    help,
+    index,
+    inject,
+    merge,
+    quickstart,
+    recipes,
+    registry,
+    search,
+    train,
+    verify,
+)
 from mwactl.cli.options import Debug, Json, Quiet
 
 app = typer.Typer(
@@ -45,11 +63,32 @@ app.command("inject", epilog="Example: mwactl inject --backbone clip-vit-b-32 --
 app.command("train", epilog="Example: mwactl train coco.yaml train.epochs=5  Next: mwactl eval --data coco")(
     train.train
 )
+app.command("merge", epilog="Example: mwactl merge coco-mwa@3  Next: mwactl export coco-mwa-merged --onnx")(merge.merge)
 app.command("eval", epilog="Example: mwactl eval --zero-shot flickr30k  Next: mwactl registry list")(eval.evaluate)
+app.command(
+    "export",
+    epilog="Example: mwactl export coco-mwa:prod --onnx --quantize int8 --gate t2i.R@1=0.5 --data coco  "
+    "Next: mwactl verify ./coco-mwa@3-onnx-int8",
+)(export.export)
+app.command(
+    "verify",
+    epilog="Example: mwactl verify coco-mwa-onnx  Next: mwactl embed ./coco-mwa-onnx photographs -o photos.emb",
+)(verify.verify)
 app.command("card", epilog="Example: mwactl card coco-mwa@3 -o README.md  Next: mwactl card coco-mwa@3 --check")(
     card.card
 )
+app.command(
+    "embed",
+    epilog="Example: mwactl embed coco-mwa@3 photographs -o photographs.emb  Next: mwactl search photographs.emb",
+)(embed.embed)
+app.command("index", epilog="Example: mwactl index photographs.emb --approximate  Next: mwactl search photographs.emb")(
+    index.index
+)
+app.command(
+    "search", epilog='Example: mwactl search photographs.emb "two dogs on a beach" -k 5  Next: mwactl help exit-codes'
+)(search.search)
 app.add_typer(backbones.app, name="backbones")
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(registry.app, name="registry")
