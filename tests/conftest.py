@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from mwactl.adapter import AdaptedModel
+    from mwactl.adapter import AdaptedModel, MergedModel
     from mwactl.backbone.contract import Backbone
 
 
@@ -189,18 +189,20 @@ train:
 
 
 @pytest.fixture
-def embed(pixels: Tensor, captions: list[str]) -> Callable[[Backbone | AdaptedModel], tuple[Tensor, Tensor]]:
+def embed(
+    pixels: Tensor, captions: list[str]
+) -> Callable[[Backbone | AdaptedModel | MergedModel], tuple[Tensor, Tensor]]:
     """embed(model): the picture and caption embeddings, as an evaluation computes them, of the family's own fixtures.
 
     Without gradients: torch's attention takes another path, with other last bits, where a gradient is needed.
     """
     import torch
 
-    from mwactl.adapter import AdaptedModel
+    from mwactl.backbone.contract import Backbone
 
     @torch.inference_mode()
-    def both(model: Backbone | AdaptedModel) -> tuple[Tensor, Tensor]:
-        backbone = model.backbone if isinstance(model, AdaptedModel) else model
+    def both(model: Backbone | AdaptedModel | MergedModel) -> tuple[Tensor, Tensor]:
+        backbone = model if isinstance(model, Backbone) else model.backbone
         return model.encode_image(pixels), model.encode_text(backbone.tokenize(captions))
 
     return both
@@ -227,6 +229,55 @@ def train_a_little() -> Callable[[AdaptedModel], None]:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
     return move
+
+
+@pytest.fixture
+def trained(train_a_little: Callable[[AdaptedModel], None]) -> Callable[..., AdaptedModel]:
+    """trained(backbone, **options): the backbone with a MultiWay-Adapter that adds something."""
+    from mwactl.adapter import inject
+    from mwactl.config.recipe import MethodConfig, MwaConfig
+
+    def adapt(backbone: Backbone, **options: Any) -> AdaptedModel:
+        model = inject(backbone, MethodConfig(mwa=MwaConfig(**options)))
+        train_a_little(model)
+        return model
+
+    return adapt
+
+
+@pytest.fixture
+def difference(
+    embed: Callable[..., tuple[Tensor, Tensor]],
+) -> Callable[..., float]:
+    """difference(model, rows): how far its unit embeddings are from those that `embed` gave, the largest component."""
+    from mwactl.backbone.contract import unit_rows
+
+    def largest(model: Backbone | AdaptedModel | MergedModel, rows: tuple[Tensor, Tensor]) -> float:
+        pairs = zip(embed(model), rows, strict=True)
+        return max((unit_rows(found) - unit_rows(expected)).abs().max().item() for found, expected in pairs)
+
+    return largest
+
+
+@pytest.fixture
+def without_one_module(difference: Callable[..., float]) -> Callable[..., Iterator[tuple[str, float]]]:
+    """without_one_module(merged, rows): each module of the adapter's and how far the embeddings are without it."""
+    import torch
+
+    from mwactl.adapter.fold import FoldedFeedForward
+
+    def each(merged: MergedModel, rows: tuple[Tensor, Tensor]) -> Iterator[tuple[str, float]]:
+        for name, module in merged.named_modules():
+            if not isinstance(module, FoldedFeedForward):
+                continue
+            hosts = 0 if name.startswith("branches.") else module.parts[0].units
+            with torch.no_grad():
+                before = module.fc2.weight.clone()
+                module.fc2.weight[:, hosts:] = 0
+                yield name, difference(merged, rows)
+                module.fc2.weight.copy_(before)
+
+    return each
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mwactl.adapter import AdaptedModel, inject
+from mwactl.adapter import AdaptedModel, MergedModel, fold, inject
 from mwactl.backbone import WeightsRequest, find_spec
 from mwactl.backbone.contract import unit_rows
 from mwactl.backbone.packing import pack
@@ -84,7 +84,7 @@ def imported(golden: tuple[dict[str, Tensor], dict[str, Any]], folder: Path) -> 
     return model
 
 
-def largest_differences(model: AdaptedModel, tensors: dict[str, Tensor]) -> dict[str, float]:
+def largest_differences(model: AdaptedModel | MergedModel, tensors: dict[str, Tensor]) -> dict[str, float]:
     """How far each of the program's outputs is from ours; of text, at real positions."""
     assert isinstance(model.backbone, Beit3Backbone)
     beit3 = model.backbone.model.beit3
@@ -116,6 +116,11 @@ def test_goldens_of_the_authors_program_are_here() -> None:
 
 def test_an_imported_adapter_computes_what_the_authors_program_computed(golden, tmp_path: Path) -> None:
     differences = largest_differences(imported(golden, tmp_path), golden[0])
+    assert max(differences.values()) < 1e-5, differences
+
+
+def test_merged_it_computes_the_same(golden, tmp_path: Path) -> None:
+    differences = largest_differences(fold(imported(golden, tmp_path)), golden[0])
     assert max(differences.values()) < 1e-5, differences
 
 

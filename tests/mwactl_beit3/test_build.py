@@ -445,8 +445,13 @@ def test_shapes_without_weights_are_those_of_the_model(
     assert shapes.weights.source == "none"
     with pytest.raises(ValueError, match="was built without weights"):
         fingerprint(shapes)
-    with pytest.raises(ValueError, match="was built without its tokenizer"):
-        shapes.tokenize(["a dog"])
+    assert torch.equal(shapes.tokenize(["a dog"]), backbone.tokenize(["a dog"]))
+
+
+def test_a_model_without_weights_looks_for_its_tokenizer_when_it_is_needed(on_meta: Build) -> None:
+    backbone = on_meta("beit3-base")
+    with pytest.raises(NotFoundError, match="`tokenizer` of beit3-base is not on this machine"):
+        backbone.tokenize(["a dog"])
 
 
 def test_a_model_of_the_official_sizes_is_built_in_seconds_without_weights(on_meta: Build) -> None:

@@ -75,3 +75,16 @@ def test_a_missing_blob_and_a_wrong_size_are_found_without_reading(store: BlobSt
 def test_what_is_no_digest_never_becomes_a_path(store: BlobStore, digest: str) -> None:
     with pytest.raises(ValueError, match="not a SHA-256"):
         store.path(digest)
+
+
+def test_a_verified_blob_is_where_it_is_said_to_be(store: BlobStore) -> None:
+    digest, _ = store.put(b"tensors")
+    assert store.verified(digest, where="it").read_bytes() == b"tensors"
+
+
+@pytest.mark.parametrize("harm", [lambda path: damage(path, b"\0" * 7), lambda path: path.unlink()])
+def test_a_blob_that_is_damaged_or_gone_has_no_verified_place(store: BlobStore, harm) -> None:
+    digest, _ = store.put(b"tensors")
+    harm(store.path(digest))
+    with pytest.raises(VerificationError, match=r"it is (corrupt|missing)"):
+        store.verified(digest, where="it")

@@ -135,3 +135,19 @@ def test_nothing_is_attached_to_a_folder_and_it_has_no_name_to_give(registry: Re
     assert error.value.fix == "mwactl registry add ./theirs"
     with pytest.raises(UsageError, match="no name here"):
         registry.locate("./theirs")
+
+
+def test_the_verified_place_of_a_file_is_in_the_folder_and_nowhere_once_it_is_damaged(
+    registry: Registry, folder: Path
+) -> None:
+    found = registry.resolve("./theirs")
+    assert registry.verified_path(found, "adapter.safetensors").read_bytes() == b"tensors"
+    (folder / "adapter.safetensors").write_bytes(b"\0ensors")
+    with pytest.raises(VerificationError, match=r"adapter\.safetensors is corrupt"):
+        registry.verified_path(found, "adapter.safetensors")
+    with pytest.raises(NotFoundError, match="has no file"):
+        registry.verified_path(found, "weights.safetensors")
+
+
+def test_the_verified_place_of_an_entrys_file_is_its_blob(registry: Registry, entry: Entry) -> None:
+    assert registry.verified_path(entry, "adapter.safetensors").read_bytes() == b"tensors"
