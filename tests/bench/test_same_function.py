@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mwactl.bench.contestant import build_contestant
 from mwactl.bench.function import compare_functions
@@ -131,3 +132,18 @@ def test_frozen_weights_are_held_in_bf16_as_in_training_and_only_then(worker_of,
         assert {each.dtype for each in worker._stepper.parameters.values()} == {torch.float32}
         assert len(worker.turn()) == 1
     assert dtypes == {"mwa-plain": {torch.float32}, "mwa": {torch.bfloat16}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_plain_attention_is_explicit_and_strong_attention_is_fused(worker_of, setup_of, family, tower):
+    def has_fused_kernels(variant):
+        worker = worker_of(variant, setup_of(family))
+        model, batch = worker._contestant.model, worker._batch
+        with FlopCounterMode(display=False) as counter:
+            model.encode_image(batch.pixels) if tower == "image" else model.encode_text(batch.tokens[:, 0])
+        return any("scaled_dot_product" in str(kernel) for kernel in counter.get_flop_counts()["Global"])
+
+    assert not has_fused_kernels("mwa-plain")
+    assert not has_fused_kernels("full")
+    assert has_fused_kernels("mwa-strong")

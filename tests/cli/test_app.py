@@ -48,7 +48,7 @@ def test_every_command_has_a_help_text_that_ends_with_an_example(mwactl_cli):
 
 def test_every_example_is_a_command_line_that_parses(mwactl_cli):
     """The options that the examples name exist."""
-    for group in ((), ("data",), ("backbones",), ("recipes",), ("registry",), ("help",)):
+    for group in ((), ("data",), ("backbones",), ("recipes",), ("registry",), ("bench",), ("help",)):
         for name in subcommands(mwactl_cli(*group, "--help").stdout):
             text = mwactl_cli(*group, name, "--help").stdout
             example = " ".join(text.partition("Example: ")[2].split()).partition("Next:")[0]
