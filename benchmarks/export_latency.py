@@ -202,7 +202,9 @@ def table(reference: str, found: dict[str, Any]) -> str:
     for name in ("onnx fp32", "onnx int8"):
         megabytes = sum(found[name]["sizes"].values()) / 1e6
         parity = found[name]["parity"]
-        told = f"{name}: {megabytes:.1f} MB, top-10 agreement {parity['top10']:.2f} %"
+        told = f"{name}: {megabytes:.1f} MB"
+        if parity["top10"] is not None:  # on fewer than 100 pictures it says nothing
+            told += f", top-10 agreement {parity['top10']:.2f} %"
         if parity["recall"]:
             told += "".join(
                 f", {metric} {parity['recall'][metric]['torch']:.2f} → {parity['recall'][metric]['exported']:.2f}"

@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mwactl.errors import ResourceError
+from mwactl.errors import ResourceError, UsageError
+from mwactl.home import home
 
 _CHUNK_BYTES = 1 << 20
+#: Of a place that is none: a file where a folder must be, or the reverse; nothing can be made there; too long a name.
+_NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -62,7 +65,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     renamed into place, and the directory is synced. After an error nothing of it remains.
 
     Raises:
-        ResourceError: The disk is full.
+        ResourceError: The disk is full, read-only, or not this user's to write to.
+        UsageError: There can be no such file.
     """
     with naming_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path`, completely or not at all.
 
     Raises:
-        ResourceError: The disk is full.
+        ResourceError: As `atomic_file`.
+        UsageError: As `atomic_file`.
     """
     with atomic_file(path) as file:
         file.write(data)
@@ -97,6 +102,7 @@ def naming_write_errors(path: Path) -> Iterator[None]:
 
     Raises:
         ResourceError: The disk is full, read-only, or not this user's to write to.
+        UsageError: The place is none: its folder is a file, it is a folder itself, or nothing can be made there.
     """
     try:
         yield
@@ -108,9 +114,26 @@ def naming_write_errors(path: Path) -> Iterator[None]:
                 "this place cannot be written to",
                 where=str(error.filename or path),
                 why=error.strerror,
-                fix="choose another with MWACTL_HOME=/a/folder/of/yours",
+                fix=_another_place(path),
+            ) from error
+        if error.errno in _NO_PLACE and error.filename and _is_about(Path(error.filename), path):
+            raise UsageError(
+                "this place cannot be written to",
+                where=str(error.filename if Path(error.filename) in path.parents else path),
+                why=error.strerror,
+                fix=_another_place(path),
             ) from error
         raise
+
+
+def _is_about(named: Path, path: Path) -> bool:
+    """Whether an error that names a path is about where `path` is written, and not about something that is read."""
+    return named in (path, *path.parents) or named.parent in (path, path.parent)
+
+
+def _another_place(path: Path) -> str:
+    ours = path.absolute().is_relative_to(home().absolute())
+    return "choose another with MWACTL_HOME=/a/folder/of/yours" if ours else "choose another place"
 
 
 def no_space(path: Path, need_bytes: int | None = None) -> ResourceError:

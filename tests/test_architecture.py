@@ -19,7 +19,7 @@ PLUGINS = PACKAGE.parent / "backbones"
 BASE = {"errors", "files", "home", "progress"}
 MAY_IMPORT = {
     "errors": set(),
-    "files": {"errors"},
+    "files": {"errors", "home"},
     "home": set(),
     "progress": set(),
     "packaged": {"errors"},

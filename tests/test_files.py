@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mwactl.errors import ResourceError
-from mwactl.files import atomic_file, atomic_write, canonical_json, sha256_bytes, sha256_file, sync_directory
+from mwactl.errors import ResourceError, UsageError
+from mwactl.files import (
+    atomic_file,
+    atomic_write,
+    canonical_json,
+    naming_write_errors,
+    sha256_bytes,
+    sha256_file,
+    sync_directory,
+)
 
 
 def raising(number: int):
@@ -103,6 +111,41 @@ def test_a_full_disk_says_how_much_is_free_and_changes_nothing(
     assert caught.value.where == str(path)
     assert "MWACTL_HOME" in str(caught.value.fix)
     assert [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()] == [b"old"] * (where[1] != "mkdir")
+
+
+@pytest.mark.parametrize("name", ["file/new", "file/below/new", "folder", "n" * 300])
+def test_a_place_that_is_none_is_a_mistake_and_is_named(tmp_path: Path, name: str):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    with pytest.raises(UsageError, match="this place cannot be written to") as caught:
+        atomic_write(tmp_path / name, b"new")
+    named = Path(str(caught.value.where))
+    assert named == tmp_path / name or named in (tmp_path / name).parents
+    assert caught.value.fix == "choose another place"
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_where_nothing_can_be_made_is_a_mistake():
+    with pytest.raises(UsageError, match="this place cannot be written to"):
+        atomic_write(Path("/proc/file"), b"new")
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.EACCES, ResourceError), (errno.ENOTDIR, UsageError)])
+def test_only_within_the_home_another_home_is_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+):
+    monkeypatch.setenv("MWACTL_HOME", str(tmp_path / "home"))
+    for path, fix in ((tmp_path / "home" / "cache", "MWACTL_HOME="), (tmp_path / "home-page.html", "another place")):
+        with pytest.raises(error) as caught, naming_write_errors(path):
+            raise OSError(number, os.strerror(number), str(path))
+        assert fix in str(caught.value)
+        assert ("MWACTL_HOME" in str(caught.value)) is ("MWACTL_HOME" in fix)
+
+
+def test_what_cannot_be_read_meanwhile_is_no_place_that_cannot_be_written_to(tmp_path: Path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "new"):
+        (tmp_path / "elsewhere" / "absent").read_bytes()
 
 
 def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,7 @@ def embed(
     _warn(done, to)
     out.answer(document, human=lambda: _describe(document), identifier=str(to))
     # A picture collection is asked with words; captions too, unless someone has a picture at hand.
-    out.hint(f'mwactl search {to} "two dogs on a beach"')
+    out.hint(f'mwactl search {shlex.quote(str(to))} "two dogs on a beach"')
 
 
 def _warn(done: Embedded, to: Path) -> None:

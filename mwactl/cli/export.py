@@ -40,7 +40,7 @@ def export(
             "--gate",
             metavar="METRIC=BOUND",
             help="What may be lost, as often as needed: t2i.R@1=0.5, i2t.R@5=1, rsum=3 (points; with --data), or the "
-            "agreement to keep: top10=95 (percent). int8 without a gate: top10=90.",
+            "agreement to keep: top10=95 (percent; of 100 pictures or more). int8 without a gate: top10=90.",
         ),
     ] = None,
     data: Annotated[
@@ -81,8 +81,8 @@ def export(
     )  # fmt: skip
     took = duration(time.monotonic() - began)
     out.answer(document, human=lambda: _describe(document, took), identifier=document["folder"])
-    if out_of_torch := document["folder"]:
-        out.hint(f"mwactl verify {out_of_torch}   or: mwactl embed {out_of_torch} PICTURES -o COLLECTION")
+    folder = document["folder"]
+    out.hint(f"mwactl verify {folder}   or: mwactl embed {folder} PICTURES -o COLLECTION")
 
 
 def _checked_dtype(onnx: bool, dtype: str, quantize: str | None) -> DType:
@@ -111,10 +111,11 @@ def _describe(document: dict[str, Any], took: str) -> None:
     if document["int8"]:
         _describe_int8(document["int8"])
     towers = (parity["image"], parity["text"])
+    top10 = "–" if parity["top10"] is None else f"{parity['top10']:.2f} %"
     out.text(
         f"against torch   max |Δ| {max(tower['max_abs'] for tower in towers):.1e}   "
         f"cosine ≥ {min(tower['min_cosine'] for tower in towers):.7f}   "
-        f"top-10 agreement {parity['top10']:.2f} %   "
+        f"top-10 agreement {top10}   "
         f"({measured['data']}: {measured['pictures']:,} pictures, {measured['captions']:,} captions) ✓"
     )
     for name in ("i2t.R@1", "t2i.R@1", "rsum") if parity["recall"] else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,9 @@ def index(
         bool, typer.Option("--approximate", help="An approximate index, whatever the size.")
     ] = False,
     above: Annotated[
-        int, typer.Option("--above", min=0, metavar="N", help="Of more rows than this, an approximate index.")
-    ] = 1_000_000,
+        int | None,
+        typer.Option("--above", min=0, metavar="N", help="Of more rows than this (1,000,000), an approximate index."),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="For building; 0: one a core.")] = 0,
     delete: Annotated[
         list[str] | None, typer.Option("--delete", metavar="ID", help="Let a row never be found again (repeatable).")
@@ -33,20 +35,26 @@ def index(
 ) -> None:
     """Check the embeddings, and make an approximate index where they are many.
 
-    Up to --above rows exact search is quick enough and needs no index: then this only verifies every file.
+    Up to --above rows exact search is quick enough and needs no index: then this only verifies every file. An
+    approximate index that is there is kept up to date, until --exact removes it.
     """
+    quoted = shlex.quote(str(folder))
     if exact and approximate:
-        raise UsageError("--exact and --approximate exclude each other", fix=f"mwactl index {folder}")
+        raise UsageError("--exact and --approximate exclude each other", fix=f"mwactl index {quoted}")
     from mwactl.search import build_index, delete_ids, repair_parts
     from mwactl.search import compact as compact_parts
+    from mwactl.search.maintain import ABOVE
+    from mwactl.search.manifest import read_manifest
 
+    # A compaction and a repair take the index out: one that was there is made again.
+    approximate = approximate or (read_manifest(folder).graph is not None and not exact)
     removed = repair_parts(folder) if repair else []
     deleted = delete_ids(folder, delete) if delete else 0
     left_out = compact_parts(folder, reporter=out) if compact else 0
     done = build_index(
         folder,
         kind="exact" if exact else "approximate" if approximate else None,
-        above=above,
+        above=ABOVE if above is None else above,
         threads=threads,
         reporter=out,
     )
@@ -78,6 +86,6 @@ def index(
 
     out.answer(document, human=human, identifier=done.kind)
     if any(name.startswith("part-") for name in removed):
-        out.hint(f"mwactl embed MODEL SOURCE -o {folder}")
+        out.hint(f"mwactl embed MODEL SOURCE -o {quoted}")
     else:
-        out.hint(f'mwactl search {folder} "two dogs on a beach"')
+        out.hint(f'mwactl search {quoted} "two dogs on a beach"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from mwactl.cli.completion import complete_reference
 from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
 from mwactl.cli.output import Column, out
-from mwactl.errors import UsageError
+from mwactl.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from mwactl.search.found import Found
@@ -28,7 +29,8 @@ def search(
         Path | None, typer.Option("--queries", metavar="FILE", help="A query a line; prints a line of JSON for each.")
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="Only such rows; also !=, < and >.")
+        list[str] | None,
+        typer.Option("--where", metavar="FIELD=VALUE", help="Only such rows; also !=, <, <=, > and >=."),
     ] = None,
     model: Annotated[
         str | None,
@@ -55,8 +57,9 @@ def search(
     if sum(given is not None for given in (words, image, queries)) != 1:
         raise UsageError(
             "exactly one of QUERY, --image and --queries says what to look for",
-            fix=f'mwactl search {folder} "two dogs on a beach"',
+            fix=f'mwactl search {shlex.quote(str(folder))} "two dogs on a beach"',
         )
+    _check_places(folder, sheet, html)
     from mwactl.workflow.search import ModelChoice, Query, SearchOptions, search_collection
 
     asked = _lines(queries, Query) if queries else [Query(text=words, image=image)]
@@ -79,10 +82,25 @@ def search(
 def _lines(file: Path, query: Callable[..., Query]) -> list[Query]:
     from mwactl.data.formats.text import read_text
 
+    if not file.exists():
+        raise NotFoundError("no such file of queries", where=str(file), fix="check --queries")
     lines = [line.strip() for line in read_text(file).split("\n")]
     if not any(lines):
         raise UsageError("there is no query in the file", where=str(file), fix="write one a line")
     return [query(text=line) for line in lines if line]
+
+
+def _check_places(folder: Path, sheet: Path | None, html: Path | None) -> None:
+    """Tell before the search what would be told after it."""
+    if sheet:
+        from mwactl.search.manifest import read_manifest
+
+        if sheet.suffix.lower() != ".png":
+            raise UsageError(f"--sheet {sheet}: a contact sheet is a PNG", fix=f"--sheet {sheet.stem}.png")
+        if read_manifest(folder).what == "texts":
+            raise UsageError("captions have no contact sheet", fix="use --html, or search a folder of pictures")
+    if html and html.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--html {html}: a page ends in .html", fix=f"--html {html.stem}.html")
 
 
 def _illustrate(found: list[Found], document: dict[str, Any], sheet: Path | None, html: Path | None) -> None:
@@ -91,8 +109,6 @@ def _illustrate(found: list[Found], document: dict[str, Any], sheet: Path | None
     if sheet:
         from mwactl.search.sheet import contact_sheet
 
-        if document["what"] == "texts":
-            raise UsageError("captions have no contact sheet", fix="use --html, or search a folder of pictures")
         missing = contact_sheet(found, sheet)
         out.info(f"wrote {sheet}")
     if html:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnxruntime  # type: ignore[import-untyped]
+
 from mwactl.backbone.portable import Portable
 from mwactl.errors import VerificationError
 from mwactl.export.golden import FILE as GOLDEN_FILE
 from mwactl.export.graph import TowerName
-from mwactl.export.parity import Parity, Tolerance
+from mwactl.export.parity import TOLERANCES, Parity, Tolerance
 from mwactl.export.storage import copy_with_facts
 from mwactl.files import canonical_json, naming_write_errors, sha256_file
 from mwactl.runtime import BundleError, RetrievalModel, bundle, load
@@ -23,7 +24,8 @@ MANIFEST_FILE = "manifest.json"
 #: The key of a graph's metadata under which the bundle's facts stand.
 METADATA = "mwactl"
 RUNTIME_FILE = "runtime.py"
-_REQUIREMENTS = ("numpy>=1.26", "onnxruntime>=1.20", "pillow>=10.3")
+#: The newest operators that onnxruntime 1.20 knows, the oldest that is asked for.
+_OPSET_OF_OLDEST = 21
 #: Before anything is measured: whatever is a unit vector.
 _ANY = Tolerance(max_abs=2.0, min_cosine=-1.0)
 
@@ -71,6 +73,7 @@ def write_bundle(
     }
     facts = {**content.facts, **measured, **(more or {})}
     portable = content.portable
+    requirements = [*_requirements(facts["opset"]), *sorted(portable.requirements)]
     with naming_write_errors(folder):
         folder.mkdir()
         for tower, graph in graphs.items():
@@ -80,7 +83,7 @@ def write_bundle(
             "preprocess.json": canonical_json(portable.preprocess()),
             GOLDEN_FILE: content.golden,
             RUNTIME_FILE: Path(bundle.__file__).read_bytes(),
-            "requirements.txt": "\n".join([*_REQUIREMENTS, *sorted(portable.requirements), ""]).encode(),
+            "requirements.txt": "\n".join([*requirements, ""]).encode(),
             "README.md": _readme(facts).encode(),
         }
         for name, data in files.items():
@@ -114,15 +117,23 @@ def prove(folder: Path, threads: int) -> dict[str, Any]:
 
 
 def widened(parity: Parity, report: Mapping[str, Mapping[str, float]]) -> Tolerance:
-    """What an int8 bundle must hold to: twice the worst that was found here.
+    """What an int8 bundle must hold to: twice as far from torch as the worst that was found here, or as fp32 may be.
 
     Its rows depend a little on what else is in a batch, since a batch shares the scale that its numbers are rounded by.
     """
     rows = [values for values in report.values() if "min_cosine" in values]
-    worst = min(parity.image.min_cosine, parity.text.min_cosine, *(row["min_cosine"] for row in rows))
-    # Rows of this cosine are at most this far apart, in any number.
-    cosine = max(-1.0, 1 - 2 * (1 - worst))
-    return Tolerance(max_abs=math.sqrt(2 - 2 * cosine), min_cosine=cosine)
+    cosine = min(parity.image.min_cosine, parity.text.min_cosine, *(row["min_cosine"] for row in rows))
+    apart = max(parity.image.max_abs, parity.text.max_abs, *(row["max_abs"] for row in rows))
+    least = TOLERANCES["fp32"]
+    return Tolerance(
+        max_abs=max(least.max_abs, 2 * apart), min_cosine=max(-1.0, min(least.min_cosine, 1 - 2 * (1 - cosine)))
+    )
+
+
+def _requirements(opset: int) -> list[str]:
+    """What the runtime imports. For newer operators nothing older than what has run the graphs is trusted."""
+    oldest = "1.20" if opset <= _OPSET_OF_OLDEST else onnxruntime.__version__
+    return ["numpy>=1.26", f"onnxruntime>={oldest}", "pillow>=10.3"]
 
 
 def _readme(facts: Mapping[str, Any]) -> str:

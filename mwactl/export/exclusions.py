@@ -55,14 +55,13 @@ def search(
         worst_first: All blocks by their damage; asked for only where it matters.
 
     Returns:
-        An attempt that passes; or, where sparing all but one block is not enough, the one with all quantised, which
-        does not.
+        An attempt that passes; or, where sparing all but one block is not enough, that attempt, which does not.
     """
     everything = attempt(frozenset())
     if passes(everything):
         return Found((), everything)
     order = worst_first()
-    passing: Found[Tried] | None = None
+    passing, failing = None, Found((), everything)
     too_few, enough = 0, count  # sparing all is no quantisation, and is never attempted
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
@@ -70,5 +69,5 @@ def search(
         if passes(tried):
             enough, passing = middle, Found(tuple(order[:middle]), tried)
         else:
-            too_few = middle
-    return passing or Found((), everything)
+            too_few, failing = middle, Found(tuple(order[:middle]), tried)
+    return passing or failing

@@ -25,8 +25,8 @@ class Bound:
     metric: str
     value: float
 
-    def found(self, parity: Parity) -> float:
-        """The points that were lost (a gain is negative), or the agreement.
+    def found(self, parity: Parity) -> float | None:
+        """The points that were lost (a gain is negative), or the agreement; None: of too few pictures to say.
 
         Raises:
             ValueError: Recall was not measured.
@@ -40,12 +40,14 @@ class Bound:
 
     def holds(self, parity: Parity) -> bool:
         """Whether what was measured is within the bound."""
-        found = self.found(parity)
+        found = self.found(parity) or 0.0  # what nobody could measure is agreement on nothing
         return found >= self.value if self.metric == TOP10 else found <= self.value
 
     def describe(self, parity: Parity) -> str:
         """What was found and what is allowed, in one line."""
         found = self.found(parity)
+        if found is None:
+            return f"top-10 agreement not measured (bound {self.value:g} %)"
         if self.metric == TOP10:
             return f"top-10 agreement {found:.1f} % (bound {self.value:g} %)"
         return f"{self.metric} {-found:+.2f} (bound {-self.value:+.2f})"
@@ -71,6 +73,11 @@ def parse_gates(texts: Sequence[str]) -> tuple[Bound, ...]:
 def need_recall(bounds: Sequence[Bound]) -> bool:
     """Whether a bound is on recall, which only a data set of one's own can tell."""
     return any(bound.metric != TOP10 for bound in bounds)
+
+
+def need_neighbours(bounds: Sequence[Bound]) -> bool:
+    """Whether a bound is on agreement, which only many pictures can tell; `top10=0` asks for none."""
+    return any(bound.metric == TOP10 and bound.value > 0 for bound in bounds)
 
 
 def _parse(text: str) -> Bound:

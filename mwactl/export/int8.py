@@ -16,6 +16,7 @@ from mwactl.export.graph import TOWERS, TowerName
 from mwactl.export.parity import Parity
 from mwactl.export.quantise import Quantised, blocks_of, quantise
 from mwactl.export.towers import Graphs
+from mwactl.files import canonical_json, sha256_bytes
 from mwactl.progress import Reporter, track
 
 
@@ -34,6 +35,12 @@ class Int8:
     parity: Parity
     spared: tuple[Block, ...]
     towers: dict[TowerName, Quantised]
+
+    @property
+    def mark(self) -> str:
+        """What an identity says of it: `int8`, and a digest of what was spared, so that no two mixtures look alike."""
+        spared = sorted([block.tower, block.name] for block in self.spared)
+        return f"int8:{sha256_bytes(canonical_json(spared))[:12]}" if spared else "int8"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -74,7 +81,7 @@ def quantise_within(
         raise VerificationError(
             "int8 costs more than is allowed; nothing was written",
             why="; ".join(bound.describe(found.tried.parity) for bound in failed)
-            + f"; sparing up to {len(workshop.blocks) - 1} of {len(workshop.blocks)} blocks does not help",
+            + f"; even with {len(found.spared)} of {len(workshop.blocks)} blocks spared",
             fix="allow more with --gate, or export with --dtype fp16, or without --quantize",
         )
     return replace(found.tried, spared=found.spared)

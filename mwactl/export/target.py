@@ -20,6 +20,23 @@ _AT_CURRENT_DIRECTORY = -100
 _LINUX_EXCHANGE, _MAC_SWAP = 2, 2
 
 
+def place_of(target: Path) -> Path:
+    """Where a target lies, from the root on and without `..`.
+
+    Raises:
+        UsageError: It is the folder that the user is in, or holds it: that cannot be put in place.
+    """
+    here = Path.cwd()
+    place = Path(os.path.normpath(here / target))
+    if place in (here, *here.parents):
+        raise UsageError(
+            "a bundle cannot replace the folder that you are in",
+            where=str(place),
+            fix="-o DIR with a new folder's name",
+        )
+    return place
+
+
 def check_free(target: Path, *, force: bool) -> None:
     """Refuse a target before any work is done.
 
@@ -45,7 +62,8 @@ def workplace(target: Path) -> Iterator[Path]:
     What a killed run left there is removed first.
 
     Raises:
-        ResourceError: Another process exports to the same target, or the folder cannot be made.
+        ResourceError: Another process exports to the same target, or this user may not write there.
+        UsageError: No folder can be made there.
     """
     folder = target.with_name(f".{target.name}.part")
     with naming_write_errors(target):

@@ -14,6 +14,7 @@ Shape notation: n pictures or captions, b those of one batch, h and w pixels, s 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import html
 import importlib
@@ -22,8 +23,9 @@ import json
 import math
 import string
 import struct
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -35,11 +37,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 T = TypeVar("T")
 Embeddings = NDArray[np.float32]
-Picture = Image.Image | Path | str | bytes
+Picture = Image.Image | NDArray[np.uint8] | Path | str | bytes
 Facts = Mapping[str, Any]
 
 KIND, SCHEMA = "mwactl-bundle", 1
-FACTS = ("identity", "preprocess", "embedding_width", "tolerance")
+FACTS: dict[str, Any] = {
+    "identity": str, "preprocess": str, "embedding_width": int, "dtype": str, "model.reference": str,
+    "tolerance.max_abs": (int, float), "tolerance.min_cosine": (int, float), "files": dict,
+}  # fmt: skip
+"""What this runtime reads of a manifest, and of which type it is; `a.b` is `b` of `a`."""
 FILES = ("image.onnx", "text.onnx", "preprocess.json", "golden.npz")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 MAX_PIXELS = 200_000_000
@@ -86,7 +92,7 @@ _DECODING_ERRORS = (
 
 
 def open_picture(picture: Picture | IO[bytes], where: str | None = None) -> Image.Image:
-    """A picture (its file, its bytes, or opened by Pillow) as a person sees it, mode RGB.
+    """A picture (its file, its bytes, opened by Pillow, or uint8 [h, w, 3]) as a person sees it, mode RGB.
 
     The EXIF orientation is applied. Transparency is put on white. Of an animation the first frame is taken. 16-bit
     greys are scaled to 8 bits. Colour profiles are not applied, as in all retrieval benchmarks.
@@ -97,7 +103,7 @@ def open_picture(picture: Picture | IO[bytes], where: str | None = None) -> Imag
 
     Raises:
         PictureError: There is no such file, it is no picture, it is damaged, it has too many pixels, or its values
-            have no defined range (floats).
+            have no defined range (floats), or it is an array of another kind.
     """
     path = Path(picture) if isinstance(picture, str | Path) else None
     where = where or _name(picture)
@@ -106,6 +112,8 @@ def open_picture(picture: Picture | IO[bytes], where: str | None = None) -> Imag
     try:
         if isinstance(picture, Image.Image):
             return _as_seen(picture.copy(), picture.format)
+        if isinstance(picture, np.ndarray):
+            return _from_array(picture)
         with path.open("rb") if path else _as_file(picture) as file:
             return _decoded(file, where)
     except _DECODING_ERRORS as error:
@@ -122,7 +130,15 @@ def _name(picture: Any) -> str:
 
 
 def _as_file(picture: Any) -> contextlib.AbstractContextManager[IO[bytes]]:
+    if not isinstance(picture, bytes) and not hasattr(picture, "read"):
+        raise TypeError("not a picture; give its path, its bytes, an opened picture, or uint8 [h, w, 3]")
     return io.BytesIO(picture) if isinstance(picture, bytes) else contextlib.nullcontext(picture)
+
+
+def _from_array(picture: NDArray[Any]) -> Image.Image:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(f"an array of {picture.dtype} {list(picture.shape)}; it must be uint8 [h, w, 3], RGB")
+    return Image.fromarray(picture)
 
 
 def _decoded(file: IO[bytes], where: str) -> Image.Image:
@@ -384,12 +400,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
             raise NoBundleError(f"no bundle in {folder}: its manifest.json is of another kind")
         if manifest["schema"] != SCHEMA:
             raise UnsupportedBundleError(f"{path} is of schema {manifest['schema']}; this runtime knows {SCHEMA}")
-        lacking = [*(set(FACTS) - manifest.keys()), *(set(FILES) - manifest["files"].keys())]
-        if lacking or manifest["files"]["preprocess.json"]["sha256"] != manifest["preprocess"]:
-            raise ValueError(f"without {', '.join(lacking)}" if lacking else "two digests of preprocess.json")
+        lacking = [name for name, kind in FACTS.items() if not isinstance(_fact(manifest, name), kind)]
+        lacking += [name for name in FILES if name not in manifest.get("files", ())]
+        if lacking:
+            raise ValueError(f"without {', '.join(lacking)}")
+        if unnamed := [name for name, file in manifest["files"].items() if not isinstance(file["sha256"], str)]:
+            raise ValueError(f"no digest of {', '.join(unnamed)}")
+        if manifest["files"]["preprocess.json"]["sha256"] != manifest["preprocess"]:
+            raise ValueError("two digests of preprocess.json")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is damaged: {error}") from error
     return manifest  # type: ignore[no-any-return]
+
+
+def _fact(manifest: Facts, name: str) -> Any:
+    """A fact by its path, `tolerance.max_abs`; None: it is not there."""
+    found: Any = manifest
+    for step in name.split("."):
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
 
 
 def _check_file(folder: Path, name: str, expected: Facts) -> None:
@@ -437,7 +466,7 @@ class RetrievalModel:
         self._opening = threading.Lock()
 
     def encode_images(self, images: Sequence[Picture], batch_size: int = 32) -> Embeddings:
-        """Pictures (files, their bytes, or opened) -> [n, e], rows of length one.
+        """Pictures (files, their bytes, opened, or uint8 [h, w, 3]) -> [n, e], rows of length one.
 
         Raises:
             PictureError: One cannot be read.
@@ -564,17 +593,32 @@ class RetrievalModel:
 
         Raises:
             DeviceError: The device cannot compute.
-            BundleError: The graph belongs to another bundle.
+            BundleError: The graph belongs to another bundle, or the manifest is not the one of the export.
         """
         with self._opening:
             if tower not in self._sessions:
                 session = _open_session(self.folder / f"{tower}.onnx", self.device, self._threads)
-                facts = json.loads(session.get_modelmeta().custom_metadata_map.get("mwactl", "{}"))
-                for fact in ("identity", "preprocess", "embedding_width"):
-                    if facts.get(fact) != self.manifest[fact]:
-                        raise BundleError(f"{tower}.onnx belongs to another bundle: its {fact} is {facts.get(fact)}")
+                self._check_facts(tower, session.get_modelmeta().custom_metadata_map.get("mwactl", "{}"))
                 self._sessions[tower] = session
             return self._sessions[tower]
+
+    def _check_facts(self, tower: str, told: str) -> None:
+        """The manifest, all but its list of files, is what the graph says of itself.
+
+        Raises:
+            BundleError: A fact is another, or stands in one of them alone.
+        """
+        try:
+            facts = dict(json.loads(told))
+        except (ValueError, TypeError):
+            facts = {}
+        manifest = {name: fact for name, fact in self.manifest.items() if name != "files"}
+        both = [name for name in manifest if name in facts and facts[name] == manifest[name]]
+        if differing := sorted((manifest.keys() | facts.keys()) - set(both)):
+            raise BundleError(
+                f"{tower}.onnx belongs to another bundle, or manifest.json was changed: "
+                f"they differ in {', '.join(differing)}"
+            )
 
 
 def _open_session(path: Path, device: str, threads: int) -> Any:
@@ -589,6 +633,8 @@ def _open_session(path: Path, device: str, threads: int) -> Any:
     options.log_severity_level = 3
     available = runtime.get_available_providers()
     wanted = PROVIDERS["cuda" if device == "auto" else device]
+    if device == "auto" and not _has_driver():  # onnxruntime would try, and print that it cannot
+        available = [PROVIDERS["cpu"]]
     if wanted not in available and device != "auto":
         raise DeviceError(f"device {device}: this onnxruntime has no {wanted}, only {', '.join(available)}")
     # Each falls back on the next for what it cannot compute; TF32 would round fp32 products to 10 bits.
@@ -596,13 +642,13 @@ def _open_session(path: Path, device: str, threads: int) -> Any:
     providers = {"cpu": fallbacks[1:], "tensorrt": [PROVIDERS["tensorrt"], *fallbacks]}.get(device, fallbacks)
     if wanted not in available:
         providers = [PROVIDERS["cpu"]]
-    with _quietly(runtime):
-        if PROVIDERS["cuda"] in available and device != "cpu" and hasattr(runtime, "preload_dlls"):
+    if PROVIDERS["cuda"] in available and device != "cpu" and hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it tries; what comes of it is checked below
             runtime.preload_dlls()  # the CUDA libraries that pip has installed
-        try:
-            session = runtime.InferenceSession(path, options, providers=providers)
-        except Exception as error:  # onnxruntime's have no common base
-            raise BundleError(f"onnxruntime {runtime.__version__} cannot open {path}: {error}") from error
+    try:
+        session = runtime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's have no common base
+        raise BundleError(f"onnxruntime {runtime.__version__} cannot open {path}: {error}") from error
     session.disable_fallback()  # on the CPU, silently, where a device fails later
     found = session.get_providers()[0]
     if device != "auto" and found != wanted:
@@ -612,12 +658,10 @@ def _open_session(path: Path, device: str, threads: int) -> Any:
     return session
 
 
-@contextlib.contextmanager
-def _quietly(runtime: Any) -> Iterator[None]:
-    """Without onnxruntime's prints of what it tries; what comes of it is checked."""
-    runtime.set_default_logger_severity(4)
+def _has_driver() -> bool:
+    """Whether NVIDIA's driver is installed, without which no onnxruntime computes on a GPU."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        runtime.set_default_logger_severity(2)
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mwactl.errors import DataError, Interrupted, VerificationError
+from mwactl.files import naming_write_errors
 from mwactl.progress import Progress, Reporter, Silent
 from mwactl.search.decoded import decoded
 from mwactl.search.encoder import Encoder
@@ -25,6 +26,7 @@ from mwactl.search.lock import check_empty, remove_leftovers, writing
 from mwactl.search.manifest import FILE_NAME, Manifest, Model, read_manifest
 from mwactl.search.part import write_part
 from mwactl.search.plan import Plan, make_plan
+from mwactl.search.sources import read_sources
 
 _BATCH_PIXELS = 64_000_000  # of opened pictures that wait for the model: 192 MB
 _UNIT_TOLERANCE = 1e-3
@@ -96,9 +98,12 @@ def embed(
         VerificationError: A part of the collection is damaged, or the model's rows are not of length one.
     """
     options, reporter = options or EmbedOptions(), reporter or Silent()
+    with naming_write_errors(folder):
+        _opened(folder, encoder, reference, options)  # what is refused leaves no lock in a folder that is not ours
+    items = list(read_sources(sources, options.what))
     with writing(folder):
         manifest = _opened(folder, encoder, reference, options)
-        plan = make_plan(folder, manifest, sources, options.what)
+        plan = make_plan(folder, manifest, items)
         places = dict.fromkeys(str(source.resolve()) for source in sources)
         added = [place for place in places if place not in manifest.sources]
         manifest = replace(manifest, sources=[*manifest.sources, *added])
@@ -113,7 +118,7 @@ def embed(
             kept = f"interrupted; {run.manifest.rows:,} rows are finished, the same command goes on from there"
             raise Interrupted(kept) from stop
         finally:
-            write_failures(folder, run.failures, seen=plan.ids)
+            write_failures(folder, run.failures, seen=plan.ids - run.waiting)
     changed = sum(item.id in plan.replaces for item in plan.todo) - sum(f.id in plan.replaces for f in run.failures)
     if run.failures and not run.embedded and not plan.unchanged:
         raise DataError(
@@ -132,7 +137,8 @@ def _opened(folder: Path, encoder: Encoder, reference: str, options: EmbedOption
         model = Model(reference, encoder.identity, encoder.preprocess_digest)
         return Manifest(model, encoder.width, options.dtype or "float16", options.what)
     manifest = read_manifest(folder)
-    manifest.check_model(encoder, reference, folder)
+    again = f"embed with {manifest.model.reference}"
+    manifest.check_model(encoder, reference, folder, instead=again)
     manifest.check_holds(options.what, options.dtype, folder)
     return manifest
 
@@ -146,6 +152,8 @@ class _Run:
         self.manifest = manifest
         self.embedded = 0
         self.failures: list[Failure] = []
+        #: The ids that are in no finished part yet.
+        self.waiting = {item.id for item in plan.todo}
         self._folder, self._encoder, self._plan, self._options = folder, encoder, plan, options
         self._reporter = reporter
         self._items: list[Item] = []
@@ -218,6 +226,7 @@ class _Run:
         part = write_part(self._folder, f"part-{self.manifest.next_part:05}", vectors, self._items, replaces)
         self.manifest = self.manifest.with_part(part)
         self.manifest.write(self._folder)
+        self.waiting.difference_update(item.id for item in self._items)
         self._items, self._rows = [], []
 
 

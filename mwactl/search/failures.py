@@ -27,7 +27,7 @@ def write_failures(folder: Path, failures: Sequence[Failure], *, seen: Collectio
     Args:
         folder: The collection.
         failures: Of this run.
-        seen: The ids that this run came across.
+        seen: The ids that this run has embedded, or found as they were.
 
     Raises:
         ResourceError: The disk is full.

@@ -9,6 +9,7 @@ Shape notation: n rows, q queries, k hits a query, e the shared space.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -123,7 +124,7 @@ def damaged_graph(folder: Path, graph: Graph, why: str) -> VerificationError:
     """The error for an index file that is not as it was written."""
     return VerificationError(
         "the approximate index is missing or damaged", where=str(folder / graph.name), why=why,
-        fix=f"mwactl index {folder} --approximate   (makes it again), or search with --exact",
+        fix=f"mwactl index {shlex.quote(str(folder))} --approximate   (makes it again), or search with --exact",
     )  # fmt: skip
 
 

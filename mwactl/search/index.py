@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mwactl.errors import UsageError
+from mwactl.errors import ResourceError, UsageError, VerificationError
 from mwactl.search.deleted import read_deleted
 from mwactl.search.exact import NO_ROW, Best, Blocks, search_exactly
 from mwactl.search.graph import nearest, open_graph
@@ -33,15 +35,19 @@ _FEW = 0.02
 """Where a filter leaves less of the index than this, comparing the few with the query is quicker than the graph."""
 _SPARE = 2
 """So many times k are fetched: the graph's bfloat16 order is not the order of the vectors, by which hits are ranked."""
-
-
+_LONGEST = 1.01
+"""Of a unit row, also when it was rounded to float16: no score is larger, by the length of its query."""
 _RANKED_AT_A_TIME = 256
 """Queries whose candidates' vectors are in memory together."""
 
 
+class ChangedError(ResourceError):
+    """A collection was compacted or indexed while it was open, and files that were still needed are gone."""
+
+
 @dataclass(frozen=True)
 class Hits:
-    """What queries found."""
+    """What queries found; k is as asked for, or the number of rows where there are fewer."""
 
     rows: NDArray[np.int64]
     """[q, k] numbers for `SearchIndex.item`, best first; -1 where fewer than k rows can be found."""
@@ -109,21 +115,41 @@ class SearchIndex:
         Raises:
             UsageError: The queries' width is another, or a condition names a field that no row has.
             VerificationError: A file is damaged.
+            ChangedError: The collection was changed since it was opened.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.width or k < 1:
             raise UsageError(f"queries {vectors.shape}, k {k}: they are [q, {self.manifest.width}], and k at least 1")
         queries = np.ascontiguousarray(vectors, np.float32)
-        mask = self.alive & self._where(parse(where)) if where else self.alive
-        if exact or self.manifest.graph is None:
-            return self._exactly(queries, k, mask)
-        return self._approximately(queries, k, mask, threads)
+        k = min(k, max(1, len(self)))
+        with self._noticing_changes():
+            mask = self.alive & self._where(parse(where)) if where else self.alive
+            if exact or self.manifest.graph is None:
+                hits = self._exactly(queries, k, mask)
+            else:
+                hits = self._approximately(queries, k, mask, threads)
+            self._check_scores(hits, queries)
+        return hits
+
+    def found(self, hits: Hits, query: int = 0) -> Iterator[tuple[Item, float]]:
+        """What a query found and its score, best first; the places that were left empty are passed over.
+
+        Raises:
+            VerificationError, ChangedError: As `search`.
+        """
+        for row, score in zip(hits.rows[query], hits.scores[query], strict=True):
+            if row != NO_ROW:
+                yield self.item(int(row)), float(score)
 
     def item(self, row: int) -> Item:
         """What a row is.
 
         Raises:
-            VerificationError: The part's file is damaged.
+            VerificationError, ChangedError: As `search`.
         """
+        with self._noticing_changes():
+            return self._item(row)
+
+    def _item(self, row: int) -> Item:
         number = self._part_of(row)
         part = self._parts[number]
         path = self.folder / part.items_name
@@ -187,7 +213,7 @@ class SearchIndex:
         assert graph is not None
         new = self.unindexed()
         if new is None:
-            note = f"the index is not of these parts any more, so every vector was compared; mwactl index {self.folder}"
+            note = f"the index is not of these parts any more, so every vector was compared; {self._index_command}"
             return self._exactly(queries, k, mask, note)
         indexed = len(mask) - new
         allowed = int(mask[:indexed].sum())
@@ -201,7 +227,7 @@ class SearchIndex:
         if not new:
             return Hits(found.rows, found.scores, "approximate")
         later = search_exactly(self.blocks(mask, len(graph.parts)), queries, k)
-        note = f"{new:,} vectors are newer than the index and were compared one by one; mwactl index {self.folder}"
+        note = f"{new:,} vectors are newer than the index and were compared one by one; {self._index_command}"
         best = _best(np.hstack([found.rows, later.rows]), np.hstack([found.scores, later.scores]), k)
         return Hits(best.rows, best.scores, "approximate", (note,))
 
@@ -258,12 +284,46 @@ class SearchIndex:
         alive = np.ones(int(self._starts[-1]), bool)
         starts = {part.name: int(start) for part, start in zip(self._parts, self._starts[:-1], strict=True)}
         rows = {part.name: part.rows for part in self._parts}
-        for gone in (read_deleted(self.folder), *(part.replaces for part in self._parts)):
+        for gone in (read_deleted(self.folder).rows, *(part.replaces for part in self._parts)):
             for name, numbers in gone.items():
                 if name in starts:  # else of a part that a compaction left out
                     inside = [number for number in numbers if 0 <= number < rows[name]]
                     alive[[starts[name] + number for number in inside]] = False
         return alive
+
+    def _check_scores(self, hits: Hits, queries: NDArray[np.float32]) -> None:
+        """A search does not read every file's digest: what no unit row can score, it tells.
+
+        Raises:
+            VerificationError: A hit's vector is damaged.
+        """
+        most = _LONGEST * np.linalg.norm(queries, axis=1, keepdims=True)  # [q, 1]
+        wrong = (hits.rows != NO_ROW) & ~(np.abs(hits.scores) <= most)  # also where they are no numbers
+        if wrong.any():
+            row, score = int(hits.rows[wrong][0]), float(hits.scores[wrong][0])
+            name = self._parts[self._part_of(row)].vectors_name
+            raise damaged(self.folder, name, f"row {row}: a score of {score:g}, which no vector of length one has")
+
+    @contextmanager
+    def _noticing_changes(self) -> Iterator[None]:
+        """Files that are gone because of a compaction are not damaged.
+
+        Raises:
+            ChangedError: The collection is another than the one that was opened.
+        """
+        try:
+            yield
+        except VerificationError as error:
+            if read_manifest(self.folder) == self.manifest:
+                raise
+            raise ChangedError(
+                "the embeddings were changed meanwhile", where=str(self.folder),
+                why="mwactl index or embed was at work", fix="search again",
+            ) from error  # fmt: skip
+
+    @property
+    def _index_command(self) -> str:
+        return f"mwactl index {shlex.quote(str(self.folder))}"
 
     def _part_of(self, row: int) -> int:
         if not 0 <= row < len(self.alive):
@@ -279,7 +339,11 @@ def open_index(folder: Path | str) -> SearchIndex:
         IncompatibleError: A newer version made it.
         VerificationError: A file is missing or damaged.
     """
-    return SearchIndex(Path(folder))
+    try:
+        return SearchIndex(Path(folder))
+    except VerificationError:
+        # A compaction may have come between the manifest and its parts; what is damaged is so the second time too.
+        return SearchIndex(Path(folder))
 
 
 def _best(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Best:

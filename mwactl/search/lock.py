@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mwactl.errors import ResourceError, UsageError
@@ -21,12 +21,15 @@ _TEMPORARY = re.compile(r"\.(part-\d|index\.usearch\.|manifest\.json\.|deleted\.
 def writing(folder: Path) -> Iterator[None]:
     """Be the only writer of a collection. Readers need no lock: what they have read stays as it is.
 
+    Where the work fails and leaves nothing, nothing of the folder and the lock in it is left either.
+
     Raises:
         ResourceError: Another process is writing, or this user may not write there.
     """
     from filelock import FileLock, Timeout  # in here: a search needs none
 
     with naming_write_errors(folder):
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK)
         try:
@@ -40,6 +43,13 @@ def writing(folder: Path) -> Iterator[None]:
             ) from error
     try:
         yield
+    except BaseException:
+        with suppress(OSError):  # another process is in the folder by now, or it is gone
+            if [path.name for path in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()  # while it is held: who waits for it notices
+                if new:
+                    folder.rmdir()
+        raise
     finally:
         lock.release()
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mwactl.errors import NotFoundError, VerificationError
 from mwactl.files import sha256_file
 from mwactl.progress import Reporter, Silent, track
-from mwactl.search.deleted import read_deleted, write_deleted
+from mwactl.search.deleted import Deleted, read_deleted, write_deleted
 from mwactl.search.graph import build_graph
 from mwactl.search.index import SearchIndex
 from mwactl.search.item import Item
@@ -58,7 +58,8 @@ def build_index(
 
     Args:
         folder: The collection.
-        kind: Exact: search needs no index, and one that is there is removed. None: by the number of rows.
+        kind: Exact: search needs no index, and one that is there is removed. None: approximate where it was so or the
+            number of rows asks for it.
         above: Of more rows than this an index is approximate.
         threads: For usearch; 0: one a core.
         reporter: Hears of the progress.
@@ -75,7 +76,7 @@ def build_index(
         manifest = index.manifest
         for part in track(manifest.parts, reporter, "verify", index.alive.size, size=lambda part: part.rows):
             check_digests(folder, part)
-        kind = kind or ("approximate" if len(index) > above else "exact")
+        kind = kind or ("approximate" if manifest.graph or len(index) > above else "exact")
         built = kind == "approximate" and not _is_current(index) and len(index) > 0
         if built:
             reporter.info(f"making an approximate index of {len(index):,} vectors")
@@ -103,8 +104,10 @@ def delete_ids(folder: Path, ids: Sequence[str]) -> int:
     with writing(folder):
         index = SearchIndex(folder)
         wanted = set(ids)
-        places: dict[str, int] = {item.id: row for row, item in enumerate(index.items()) if item.id in wanted}
-        if missing := sorted(wanted - places.keys()):
+        # Of a changed picture the replaced rows too: they would be found again without the part that replaces them.
+        places = [(row, item) for row, item in enumerate(index.items()) if item.id in wanted]
+        items = {item.id: item for _, item in places}
+        if missing := sorted(wanted - items.keys()):
             raise NotFoundError(
                 f"there is no row with the id {missing[0]!r}"
                 + (f" (and {len(missing) - 1} more)" * (len(missing) > 1)),
@@ -114,13 +117,14 @@ def delete_ids(folder: Path, ids: Sequence[str]) -> int:
             )
         starts = np.cumsum([0, *(part.rows for part in index.manifest.parts)])
         names = {part.name for part in index.manifest.parts}
-        deleted = {name: rows for name, rows in read_deleted(folder).items() if name in names}
-        for row in places.values():
+        before = read_deleted(folder)
+        rows = {name: rows for name, rows in before.rows.items() if name in names}
+        for row, _ in places:
             number = int(np.searchsorted(starts, row, side="right")) - 1
-            deleted.setdefault(index.manifest.parts[number].name, []).append(row - int(starts[number]))
-        write_deleted(folder, deleted)
+            rows.setdefault(index.manifest.parts[number].name, []).append(row - int(starts[number]))
+        write_deleted(folder, Deleted(rows, before.items | items))
         remove_leftovers(folder, index.manifest)
-        return sum(bool(index.alive[row]) for row in places.values())
+        return sum(bool(index.alive[row]) for row, _ in places)
 
 
 def compact(folder: Path, *, rows_per_part: int = _COMPACT_ROWS, reporter: Reporter | None = None) -> int:
@@ -140,8 +144,9 @@ def compact(folder: Path, *, rows_per_part: int = _COMPACT_ROWS, reporter: Repor
         if not index.alive.all() or any(part.rows != rows_per_part for part in manifest.parts[:-1]):
             manifest = _compacted(index, rows_per_part, reporter)
             manifest.write(folder)
-        write_deleted(folder, {})
         remove_leftovers(folder, manifest)
+        # Last: who reads the list with the manifest from before would find deleted rows, were their files still there.
+        write_deleted(folder, Deleted())
         return len(index.alive) - len(index)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -100,8 +101,8 @@ class Manifest:
         """The same with one more part."""
         return replace(self, parts=[*self.parts, part], next_part=self.next_part + 1)
 
-    def check_model(self, encoder: Encoder, name: str, where: Path) -> None:
-        """Refuse an encoder whose embeddings cannot be compared with these.
+    def check_model(self, encoder: Encoder, name: str, where: Path, *, instead: str) -> None:
+        """Refuse an encoder whose embeddings cannot be compared with these; `instead` says how the right one is given.
 
         Raises:
             IncompatibleError: Other weights, another precision, or other preprocessing.
@@ -115,7 +116,7 @@ class Manifest:
                     f"{name} is another {what} than the one that made these embeddings",
                     where=str(where),
                     why=f"they were made by {self.model.reference}, {what} {mine}; {name} has {other}",
-                    fix=f"use --model {self.model.reference}, or embed with {name} into another folder",
+                    fix=f"{instead}, or embed with {name} into another folder",
                 )
 
     def check_holds(self, what: What, dtype: str | None, where: Path) -> None:
@@ -155,7 +156,7 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(
             "no embeddings here", where=str(folder), why=f"there is no {FILE_NAME}",
-            fix=f"mwactl embed MODEL PICTURES -o {folder}",
+            fix=f"mwactl embed MODEL PICTURES -o {shlex.quote(str(folder))}",
         ) from error  # fmt: skip
     try:
         document = json.loads(data)

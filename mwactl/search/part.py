@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,5 +128,5 @@ def damaged(folder: Path, name: str, why: str) -> VerificationError:
         "a part of the embeddings is missing or damaged",
         where=str(folder / name),
         why=why,
-        fix=f"mwactl index {folder} --repair   (takes the part out; mwactl embed then makes it anew)",
+        fix=f"mwactl index {shlex.quote(str(folder))} --repair   (takes the part out; mwactl embed then makes it anew)",
     )

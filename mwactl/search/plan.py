@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mwactl.errors import DataError
-from mwactl.search.item import Item, What
+from mwactl.search.deleted import read_deleted
+from mwactl.search.item import Item
 from mwactl.search.manifest import Manifest
 from mwactl.search.part import check_sizes, read_items
-from mwactl.search.sources import read_sources
 
 
 @dataclass(frozen=True)
@@ -30,31 +30,34 @@ class Plan:
     """Every id of the sources."""
 
 
-def make_plan(folder: Path, manifest: Manifest, sources: Sequence[Path], what: What) -> Plan:
-    """Compare the sources with what is embedded: by id, and by size and time of change (captions: by their words).
+def make_plan(folder: Path, manifest: Manifest, items: Iterable[Item]) -> Plan:
+    """Compare what the sources hold with what is embedded: by id, and by size and time of change (captions: words).
 
-    A deleted row counts as embedded: what was deleted does not come back until it changes.
+    A deleted row counts as embedded, also one whose part was taken out: what was deleted does not come back until it
+    changes.
 
     Raises:
-        DataError: One id means two things, or a source cannot be read.
+        DataError: One id means two things.
         VerificationError: A part is damaged.
     """
     known: dict[str, tuple[Item, str, int]] = {}
     for part in manifest.parts:
         check_sizes(folder, part)
         known |= {item.id: (item, part.name, row) for row, item in enumerate(read_items(folder, part))}
+    deleted = read_deleted(folder)
     todo: list[Item] = []
     replaces: dict[str, tuple[str, int]] = {}
     seen: dict[str, str] = {}
-    for item in read_sources(sources, what):
+    for item in items:
         if item.id in seen:
             raise _duplicate(item.id, seen[item.id], item.place)
         seen[item.id] = item.place
         if item.id not in known:
-            todo.append(item)
+            if not deleted.has(item):
+                todo.append(item)
             continue
         old, part_name, row = known[item.id]
-        if old.is_as(item):
+        if old.is_as(item) or (deleted.has(item) and row in deleted.rows.get(part_name, ())):
             continue
         if old.path != item.path and Path(old.path).exists():  # not moved: another one
             raise _duplicate(item.id, f"{old.place} (embedded before)", item.place)

@@ -24,7 +24,7 @@ def read_sources(sources: Sequence[Path], what: What) -> Iterator[Item]:
     """
     for source in sources:
         count = 0
-        for item in _read(source.resolve(), what):
+        for item in _read(Path(_spelled(str(source.resolve()))), what):
             count += 1
             yield item
         if not count:

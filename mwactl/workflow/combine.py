@@ -13,6 +13,7 @@ from mwactl.adapter.average import average, scaled
 from mwactl.errors import IncompatibleError
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
+from mwactl.registry.reference import checked_name
 from mwactl.workflow.evaluate import EvaluationOptions, evaluate_adapter, evaluate_model
 from mwactl.workflow.inject import publish_once
 from mwactl.workflow.load import adapter_tensors, load_untrained
@@ -102,6 +103,7 @@ def combine_adapters(
     states = [adapter_tensors(registry, entry) for entry in entries]
     for entry in entries[1:]:
         _check_alike(entries[0], entry)
+    checked_name(name)  # before anything is loaded
     model = load_untrained(registry, entries[0], backbone_name=backbone_name, weights=weights, download=download)
     before = {tensor_name: tensor.clone() for tensor_name, tensor in model.adapter_state().items()}
     whole = average(states, mixture.weights)

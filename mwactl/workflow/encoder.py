@@ -6,11 +6,14 @@ Shape notation: n pictures or captions, e the shared space.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mwactl.data.workers import worker_count
+from mwactl.errors import MwactlError, UsageError
 from mwactl.registry import Entry, Registry
 from mwactl.runtime import is_bundle, open_picture
 from mwactl.search import Encoder
@@ -49,16 +52,40 @@ def open_encoder(
         NotFoundError: No such entry, or its backbone is not here.
         VerificationError: Damaged bytes.
         IncompatibleError: The backbone is another, or its preprocessing cannot be identified.
-        UsageError: No such device.
+        UsageError: No such device, options for a bundle that it has no use for, or a name of two models.
     """
-    if name is not None and is_bundle(name):
+    registry = registry or Registry.default()
+    if name is not None and names_bundle(name, registry):
+        given = {"--backbone": backbone_name, "--weights": weights, "--download": download}
+        if unused := " or ".join(option for option, value in given.items() if value):
+            raise UsageError(f"{name} needs no {unused}", why="a bundle holds all it needs", fix=f"leave out {unused}")
         return open_bundle(name, device=device)
     from mwactl.workflow.load import load_model
 
-    registry = registry or Registry.default()
     entry = registry.resolve(name)
     model = load_model(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
     return TorchEncoder(model, entry, device)
+
+
+def names_bundle(name: str, registry: Registry) -> bool:
+    """Whether a name is the folder of a bundle.
+
+    Raises:
+        UsageError: It is, and is a reference into the registry as well.
+    """
+    if not is_bundle(name):
+        return False
+    if "/" in name:
+        return True
+    try:
+        entry = registry.resolve(name)
+    except MwactlError:
+        return True
+    other = entry.reference if entry.reference != name else f"{entry.name}@sha256:{entry.digest[:12]}"
+    raise UsageError(
+        f"{name!r} is a folder here and a name in the registry", why="they may be different models",
+        fix=f"./{name} for the bundle in the folder, or {other}",
+    )  # fmt: skip
 
 
 class TorchEncoder:
@@ -94,12 +121,18 @@ class TorchEncoder:
         """
         import torch
 
-        def embed(batch: Sequence[Picture]) -> Tensor:
-            with picture_errors():
-                pixels = torch.stack([self._transform(open_picture(picture)) for picture in batch])
-            return self.model.encode_image(pixels.to(self._device))
+        # Pillow lets go of the interpreter while it decodes and resizes.
+        with ThreadPoolExecutor(max(1, worker_count(None)), "decode") as pool:
 
-        return self._in_batches(embed, images, batch_size)
+            def embed(batch: Sequence[Picture]) -> Tensor:
+                with picture_errors():
+                    pixels = torch.stack(list(pool.map(self._pixels, batch)))
+                return self.model.encode_image(pixels.to(self._device))
+
+            return self._in_batches(embed, images, batch_size)
+
+    def _pixels(self, picture: Picture) -> Tensor:
+        return self._transform(open_picture(picture))
 
     def encode_texts(self, captions: Sequence[str], batch_size: int = 256) -> Embeddings:
         """Captions -> [n, e], rows of length one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,17 +16,18 @@ from mwactl.errors import MwactlError, UsageError
 from mwactl.evaluate.encode import Embeddings, encode_split
 from mwactl.export.bundle import Content, prove, write_bundle
 from mwactl.export.candidates import Candidates, Material
-from mwactl.export.gate import DEFAULT_INT8_GATE, Bound, need_recall
+from mwactl.export.gate import DEFAULT_INT8_GATE, Bound, need_neighbours, need_recall
 from mwactl.export.golden import golden
 from mwactl.export.graph import OPSET, OPSETS, TOWERS
-from mwactl.export.parity import DType
+from mwactl.export.parity import FEWEST_PICTURES, DType
 from mwactl.export.storage import size_bytes
-from mwactl.export.target import check_free, publish, workplace
+from mwactl.export.target import check_free, place_of, publish, workplace
 from mwactl.export.towers import Graphs, examples_of, trace_towers
 from mwactl.export.verdict import Verdict, judge
 from mwactl.progress import Reporter, Silent
 from mwactl.quickstart.assets import unpack
 from mwactl.registry import Entry, Registry
+from mwactl.registry.folder_entry import FolderEntry
 from mwactl.workflow.facts import versions
 from mwactl.workflow.load import load_model
 from mwactl.workflow.place import portable_name
@@ -83,26 +84,29 @@ def export_onnx(
         The JSON document of `mwactl export`.
 
     Raises:
-        UsageError: The target is there, or the options do not go together.
+        UsageError: The target is there or can be nowhere, or the options do not go together.
         NotFoundError: The backbone or its weights are not here.
         IncompatibleError: The model cannot be expressed as ONNX, or its preprocessing as data.
         VerificationError: The graphs differ from torch, or cost more than the gate allows.
         ResourceError: No space, or another export to this folder is running.
     """
     reporter = reporter or Silent()
-    _check(options, split)
-    check_free(target, force=options.force)
+    bounds = options.bounds or (DEFAULT_INT8_GATE if options.dtype == "int8" else ())
+    _check(options.opset, bounds, split, limit)
+    place = place_of(target)
+    check_free(place, force=options.force)
     model = load_model(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
     _warn_of_untrained(entry, model, reporter)
-    with workplace(target) as work:
+    with workplace(place) as work:
         material = _material(split, limit, work)
         content, reference, graphs = _compute(model, entry, options, material, work, reporter)
         del model  # what follows needs the memory
         threads = torch.get_num_threads()
         candidates = Candidates(work, content, material, reference, threads=threads, reporter=reporter)
-        bounds = options.bounds or (DEFAULT_INT8_GATE if options.dtype == "int8" else ())
         verdict = judge(graphs, options.dtype, bounds, candidates, work / "int8", reporter)
         more = {
+            # int8 finds other neighbours: what was embedded with it must not be searched with fp32, or the reverse.
+            "identity": entry.digest + ("" if verdict.int8 is None else f"+{verdict.int8.mark}"),
             "measured_on": _measured_on(material),
             "gate": [bound.as_dict() for bound in bounds],
             "int8": None if verdict.int8 is None else verdict.int8.as_dict(),
@@ -111,8 +115,8 @@ def export_onnx(
         write_bundle(made, content, verdict.graphs, parity=verdict.parity, tolerance=verdict.tolerance, more=more)
         replayed = prove(made, threads)
         sizes = {f"{tower}.onnx": size_bytes(made / f"{tower}.onnx") for tower in TOWERS}
-        publish(made, target, force=options.force)
-    document = _document(content, entry, verdict) | more | {"sizes": sizes, "replayed": replayed}
+        publish(made, place, force=options.force)
+    document = _document(content, verdict) | more | {"sizes": sizes, "replayed": replayed}
     try:
         registry.attach(entry, "export", document)
     except MwactlError as error:
@@ -123,21 +127,39 @@ def export_onnx(
 
 def default_target(entry: Entry, dtype: DType) -> Path:
     """Where a bundle goes when nothing is said: `./coco-mwa@3-onnx`, `./coco-mwa@3-onnx-int8`."""
-    return Path(f"{Path(entry.reference).name}-onnx" + ("" if dtype == "fp32" else f"-{dtype}"))
+    return Path(f"{portable_reference(entry)}-onnx" + ("" if dtype == "fp32" else f"-{dtype}"))
 
 
-def _check(options: ExportOptions, split: CheckedSplit | None) -> None:
-    if options.opset not in OPSETS:
+def portable_reference(entry: Entry) -> str:
+    """What an entry is called, without the place of its folder: `coco-mwa@3`, `my-adapter`."""
+    if isinstance(entry, FolderEntry):
+        return entry.name or entry.digest[:12]  # the root of a file system has no name
+    return entry.reference
+
+
+def _check(opset: int, bounds: Sequence[Bound], split: CheckedSplit | None, limit: int | None) -> None:
+    if opset not in OPSETS:
         raise UsageError(
-            f"--opset {options.opset}: not one that can be written",
+            f"--opset {opset}: not one that can be written",
             why=f"between {OPSETS[0]} and {OPSETS[-1]}",
             fix=f"--opset {OPSET}",
         )
-    if split is None and need_recall(options.bounds):
+    if split is None and need_recall(bounds):
         raise UsageError(
             "a gate on recall needs data to measure it on",
             why="the packaged drawings are no benchmark",
             fix="--data DATA, or --gate top10=90",
+        )
+    if split is None or not need_neighbours(bounds):
+        return
+    pictures = len(split.dataset.images)
+    if min(pictures, limit or pictures) < FEWEST_PICTURES:
+        raise UsageError(
+            f"top-10 agreement needs {FEWEST_PICTURES} pictures or more",
+            why=f"{min(pictures, limit or pictures)} are measured, of which many are always among the nearest ten",
+            fix="leave out --data, to measure it on the packaged drawings; or bound the recall: --gate t2i.R@1=0.5"
+            if pictures < FEWEST_PICTURES
+            else f"--limit {FEWEST_PICTURES} or more",
         )
 
 
@@ -207,10 +229,9 @@ def _facts(entry: Entry, model: AdaptedModel | MergedModel, preprocess: str, opt
     return {
         "schema": 1,
         "kind": "mwactl-bundle",
-        # int8 finds other neighbours: what was embedded with it must not be searched with fp32, or the reverse.
-        "identity": entry.digest + ("+int8" if options.dtype == "int8" else ""),
+        "identity": entry.digest,
         "model": {
-            "reference": entry.reference,
+            "reference": portable_reference(entry),
             "digest": entry.digest,
             "kind": entry.manifest["kind"],
             "backbone": {
@@ -241,13 +262,13 @@ def _onnx_versions() -> dict[str, str]:
     return found
 
 
-def _document(content: Content, entry: Entry, verdict: Verdict) -> dict[str, Any]:
+def _document(content: Content, verdict: Verdict) -> dict[str, Any]:
     facts: Mapping[str, Any] = content.facts
     return {
         "schema": 1,
-        "adapter": {"reference": entry.reference, "digest": entry.digest, "kind": entry.manifest["kind"]},
+        "adapter": {name: facts["model"][name] for name in ("reference", "digest", "kind")},
         "kept": facts["model"]["kept"],
-        **{name: facts[name] for name in ("identity", "dtype", "opset", "text_length", "versions")},
+        **{name: facts[name] for name in ("dtype", "opset", "text_length", "versions")},
         "parity": verdict.parity.as_dict(),
         "tolerance": verdict.tolerance.as_dict(),
     }

@@ -24,6 +24,7 @@ from mwactl.errors import VerificationError
 from mwactl.progress import Reporter, Silent
 from mwactl.quickstart.samples import samples
 from mwactl.registry import Entry, Registry
+from mwactl.registry.reference import checked_name
 from mwactl.workflow.facts import MERGED, MERGED_FILE, architecture_digest
 from mwactl.workflow.load import load_adapted
 from mwactl.workflow.place import remember
@@ -131,11 +132,12 @@ def merge_adapter(
         reporter: Who is told.
 
     Raises:
+        UsageError: The name is none for the registry.
         IncompatibleError: The entry is no adapter, or does not fit its backbone.
         VerificationError: The merged model computes something else; nothing was published.
         ResourceError: No space.
     """
-    reporter = reporter or Silent()
+    reporter, name = reporter or Silent(), checked_name(name)
     adapted = load_adapted(registry, entry, backbone_name=backbone_name, weights=weights, download=download)
     architecture = architecture_digest(adapted.backbone)
     material = _material(split)

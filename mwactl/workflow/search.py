@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from mwactl.data.picture import open_image
-from mwactl.errors import NotFoundError, UsageError
+from mwactl.errors import DataError, NotFoundError, UsageError
 from mwactl.progress import Reporter
 from mwactl.registry import Registry
-from mwactl.runtime import is_bundle
-from mwactl.search import Embedded, EmbedOptions, Encoder, Hits, SearchIndex, embed, open_index
+from mwactl.registry.folder_entry import FolderEntry
+from mwactl.search import ChangedError, Embedded, EmbedOptions, Encoder, Hits, SearchIndex, embed, open_index
 from mwactl.search.found import Found, Result
 from mwactl.search.where import parse
 
@@ -28,6 +33,23 @@ class ModelChoice:
     download: bool = False
 
 
+def check_text(text: Path | str | None, what: str) -> None:
+    """Refuse what the shell gave and no file can be written with.
+
+    Raises:
+        UsageError: Its bytes are not UTF-8.
+    """
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{what} is not UTF-8",
+            where=ascii(str(text)),
+            why="results could not name it",
+            fix="type it in UTF-8, or rename the file",
+        ) from error
+
+
 def open_model(choice: ModelChoice) -> tuple[Encoder, str]:
     """The encoder, and the reference that leads to exactly it again.
 
@@ -35,12 +57,15 @@ def open_model(choice: ModelChoice) -> tuple[Encoder, str]:
         MwactlError: As `open_encoder`.
     """
     # In here: a bundle is searched with, and embedded with, on machines without torch.
-    from mwactl.workflow.encoder import open_encoder
+    from mwactl.workflow.encoder import names_bundle, open_encoder
 
-    if choice.name is not None and is_bundle(choice.name):
+    check_text(choice.name, "the model's name")
+    registry = Registry.default()
+    if choice.name is not None and names_bundle(choice.name, registry):
         reference = str(Path(choice.name).resolve())
-    else:  # `coco` may be another version tomorrow
-        reference = Registry.default().resolve(choice.name).reference
+    else:  # `coco` may be another version tomorrow, and `./coco` another folder elsewhere
+        entry = registry.resolve(choice.name)
+        reference = str(entry.folder.resolve()) if isinstance(entry, FolderEntry) else entry.reference
     encoder = open_encoder(
         reference, device=choice.device, backbone_name=choice.backbone_name, weights=choice.weights,
         download=choice.download,
@@ -56,6 +81,7 @@ def embed_sources(
     Raises:
         MwactlError: As `open_model` and `embed`.
     """
+    check_text(to, "the folder's name")
     encoder, reference = open_model(choice)
     done = embed(to, encoder, sources, reference=reference, options=options, reporter=reporter)
     model = done.manifest.model
@@ -86,6 +112,7 @@ class Query:
             raise UsageError("a query is words or a picture", fix='mwactl search DIR "two dogs on a beach"')
         if self.text is not None and not self.text.strip():
             raise UsageError("the query is empty", fix='mwactl search DIR "two dogs on a beach"')
+        check_text(self.text or self.image, "the query" if self.text else "the picture's name")
 
 
 @dataclass(frozen=True)
@@ -111,20 +138,26 @@ def search_collection(
 
     Raises:
         IncompatibleError: The model is another than the collection's.
+        NotFoundError: A picture is not there.
         MwactlError: As `open_index`, `open_model` and `SearchIndex.search`.
     """
+    check_text(folder, "the folder's name")
     index = open_index(folder)
     parse(options.where)  # what is mistyped is told before the model is loaded
-    pictures = [open_image(query.image) for query in queries if query.image is not None]
+    pictures = [_opened(query.image) for query in queries if query.image is not None]
     texts = [query.text for query in queries if query.text is not None]
     if bool(texts) == bool(pictures):
         raise ValueError("queries are all words or all pictures, and at least one")
-    encoder = _query_encoder(index, choice)
+    encoder, reference = _query_encoder(index, choice)
     vectors = encoder.encode_texts(texts) if texts else encoder.encode_images(pictures)
-    hits = index.search(vectors, options.k, options.where, exact=options.exact)
+    try:
+        hits, found = _searched(index, queries, vectors, options)
+    except ChangedError:  # by mwactl index, while the model was loaded
+        index = open_index(folder)
+        _check_model(index, encoder, reference)
+        hits, found = _searched(index, queries, vectors, options)
     for note in hits.notes:
         reporter.info(note)
-    found = [_found(index, query, hits, row) for row, query in enumerate(queries)]
     model = index.manifest.model
     document = {
         "schema": 1,
@@ -139,14 +172,22 @@ def search_collection(
     return found, document
 
 
-def _query_encoder(index: SearchIndex, choice: ModelChoice) -> Encoder:
-    """The model for the queries, which has to be the one that made the collection."""
-    made_by = index.manifest.model.reference
-    named = choice.name or made_by
+def _opened(picture: Path) -> Image.Image:
+    """The picture to search with."""
+    if not picture.exists():
+        raise NotFoundError("no such picture", where=str(picture), fix="check --image")
     try:
-        encoder, reference = open_model(
-            ModelChoice(named, choice.device, choice.backbone_name, choice.weights, choice.download)
-        )
+        return open_image(picture)
+    except DataError as error:
+        error.fix = "repair it, or search with another picture"
+        raise
+
+
+def _query_encoder(index: SearchIndex, choice: ModelChoice) -> tuple[Encoder, str]:
+    """The model for the queries, which has to be the one that made the collection, and its reference."""
+    made_by = index.manifest.model.reference
+    try:
+        encoder, reference = open_model(replace(choice, name=choice.name or made_by))
     except NotFoundError as error:
         if choice.name is not None:
             raise
@@ -154,16 +195,25 @@ def _query_encoder(index: SearchIndex, choice: ModelChoice) -> Encoder:
             f"the model of these embeddings, {made_by}, is not here",
             where=str(index.folder),
             why=str(error.what),
-            fix=f"mwactl search {index.folder} … --model BUNDLE   (a folder that mwactl export wrote of it)",
+            fix=f"mwactl search {shlex.quote(str(index.folder))} … --model BUNDLE   "
+            "(a folder that mwactl export wrote of it)",
         ) from error
-    index.manifest.check_model(encoder, reference, index.folder)
-    return encoder
+    _check_model(index, encoder, reference)
+    return encoder, reference
+
+
+def _check_model(index: SearchIndex, encoder: Encoder, reference: str) -> None:
+    use = f"use --model {shlex.quote(index.manifest.model.reference)}"
+    index.manifest.check_model(encoder, reference, index.folder, instead=use)
+
+
+def _searched(
+    index: SearchIndex, queries: Sequence[Query], vectors: NDArray[np.float32], options: SearchOptions
+) -> tuple[Hits, list[Found]]:
+    hits = index.search(vectors, options.k, options.where, exact=options.exact)
+    return hits, [_found(index, query, hits, number) for number, query in enumerate(queries)]
 
 
 def _found(index: SearchIndex, query: Query, hits: Hits, number: int) -> Found:
-    rows = [int(row) for row in hits.rows[number] if row >= 0]
-    results = [
-        Result(rank, float(score), index.item(row))
-        for rank, (row, score) in enumerate(zip(rows, hits.scores[number], strict=False), start=1)
-    ]
+    results = [Result(rank, score, item) for rank, (item, score) in enumerate(index.found(hits, number), start=1)]
     return Found(query.text or str(query.image), "text" if query.text else "image", results)

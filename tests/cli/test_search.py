@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mwactl.search.manifest import Manifest, Model
+
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 
@@ -235,6 +237,7 @@ def test_another_model_is_refused_with_both_named(mwactl_cli, embeddings, adapte
         assert (result.code, result.stdout) == (4, "")
         assert adapter in result.stderr
         assert other in result.stderr
+        assert ("--model" in result.stderr) == (command[0] == "search")  # embed has no such option
     # Its newest version is another now, and yet the embeddings find the one that made them.
     assert mwactl_cli("search", embeddings, "a square", "-q").code == 0
 
@@ -249,11 +252,78 @@ def test_a_machine_without_the_model_is_told_of_bundles(mwactl_cli, embeddings, 
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [([], 2), (["words", "--image", "x.png"], 2), ([" "], 2), (["--image", "absent.png"], 1), (["w", "-k", "0"], 2)],
+    [
+        ([], 2),
+        (["words", "--image", "x.png"], 2),
+        ([" "], 2),
+        (["--image", "absent.png"], 3),
+        (["--queries", "absent.txt"], 3),
+        (["w", "-k", "0"], 2),
+    ],
 )
 def test_a_query_that_is_none_is_refused(mwactl_cli, embeddings, arguments, code):
     result = mwactl_cli("search", embeddings, *arguments)
     assert (result.code, result.stdout) == (code, "")
+
+
+def test_a_file_of_queries_that_is_not_there_is_told_as_such(mwactl_cli, embeddings):
+    result = mwactl_cli("search", embeddings, "--queries", "absent.txt")
+    assert "absent.txt" in result.stderr
+    assert "--queries" in result.stderr
+    assert "annotation" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [("--sheet", "x.jpg", "is a PNG"), ("--html", "x.csv", "ends in .html"), ("--html", "photos", "ends in .html"),
+     ("--sheet", "file/x.png", "cannot be written to"), ("--html", "folder.html", "cannot be written to")],
+)  # fmt: skip
+def test_a_place_that_is_none_for_a_sheet_or_a_page_is_refused(mwactl_cli, embeddings, tmp_path, option, name, words):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.html").mkdir()
+    result = mwactl_cli("search", embeddings, "a square", option, tmp_path / name)
+    assert (result.code, result.stdout) == (2, "")
+    assert words in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["emb", "file", "folder.html", "mwactl-home"]
+
+
+def test_the_sheet_of_captions_is_refused_before_the_model_is_opened(mwactl_cli, tmp_path: Path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    Manifest(Model("no-such-model@1", "1", "2"), 16, "float16", "texts").write(folder)
+    result = mwactl_cli("search", folder, "a square", "--sheet", tmp_path / "sheet.png")
+    assert result.code == 2
+    assert "captions have no contact sheet" in result.stderr
+
+
+def test_an_approximate_index_survives_every_option_but_exact(mwactl_cli, embeddings):
+    assert mwactl_cli("index", embeddings, "--approximate", "-q").stdout == "approximate\n"
+    for options in ([], ["--delete", "test-00.png"], ["--compact"], ["--repair"], ["--above", "5"]):
+        assert mwactl_cli("index", embeddings, *options, "-q").stdout == "approximate\n", options
+    [graph] = embeddings.glob("index.usearch.*")
+    graph.write_bytes(b"x")
+    repaired = mwactl_cli("index", embeddings, "--repair", "--json").json
+    assert (repaired["repaired"], repaired["index"]) == ([graph.name], "approximate")
+    found = mwactl_cli("search", embeddings, "a square", "-k", "3", "--json").json
+    assert found["method"] == "approximate"
+    assert mwactl_cli("index", embeddings, "--exact", "-q").stdout == "exact\n"
+
+
+def test_the_help_names_the_number_from_which_an_index_is_made(mwactl_cli):
+    from mwactl.search.maintain import ABOVE
+
+    assert f"{ABOVE:,}" in mwactl_cli("index", "--help").stdout
+
+
+def test_commands_that_are_proposed_can_be_typed_as_they_are(mwactl_cli, adapter, pictures, tmp_path: Path):
+    folder = tmp_path / "my photos"
+    quoted = f"'{folder}'"
+    assert f"mwactl embed MODEL PICTURES -o {quoted}" in mwactl_cli("search", folder, "words").stderr
+    assert f"next: mwactl search {quoted}" in mwactl_cli("embed", adapter, pictures, "-o", folder).stderr
+    assert f"next: mwactl search {quoted}" in mwactl_cli("index", folder).stderr
+    (folder / "part-00000.vectors.npy").write_bytes(b"")
+    assert f"fix: mwactl index {quoted} --repair" in mwactl_cli("search", folder, "words").stderr
+    assert f"next: mwactl embed MODEL SOURCE -o {quoted}" in mwactl_cli("index", folder, "--repair").stderr
 
 
 def test_a_folder_without_embeddings_says_how_to_make_them(mwactl_cli, tmp_path: Path):

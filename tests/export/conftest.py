@@ -92,6 +92,7 @@ def content(tiny: TinyExport) -> Content:
         "preprocess": tiny.portable.digest,
         "embedding_width": tiny.backbone.embedding_width,
         "dtype": "fp32",
+        "opset": 20,
     }
     return Content(facts, tiny.portable, golden(tiny.adapted, tiny.backbone, tiny.portable))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mwactl.errors import UsageError
-from mwactl.export.gate import DEFAULT_INT8_GATE, METRICS, Bound, need_recall, parse_gates
+from mwactl.export.gate import DEFAULT_INT8_GATE, METRICS, Bound, need_neighbours, need_recall, parse_gates
 from mwactl.export.parity import Parity, TowerParity
 
 NEAR = TowerParity(rows=3, max_abs=0.0, min_cosine=1.0, mean_cosine=1.0)
 
 
-def parity(top10: float = 100.0, **metrics: tuple[float, float]) -> Parity:
+def parity(top10: float | None = 100.0, **metrics: tuple[float, float]) -> Parity:
     named = {name.replace("_", "."): value for name, value in metrics.items()}
     return Parity(NEAR, NEAR, top10, {metric: named.get(metric, (50.0, 50.0)) for metric in METRICS})
 
@@ -30,6 +30,17 @@ def test_what_is_no_bound_is_a_mistake(text):
     with pytest.raises(UsageError, match="not a bound") as error:
         parse_gates([text])
     assert "t2i.R@1" in str(error.value)
+
+
+def test_agreement_that_was_not_measured_is_none_at_all():
+    assert not Bound("top10", 0.1).holds(parity(None))
+    assert Bound("top10", 0.0).holds(parity(None))
+    assert Bound("top10", 90.0).describe(parity(None)) == "top-10 agreement not measured (bound 90 %)"
+
+
+def test_only_a_bound_that_asks_for_agreement_needs_neighbours():
+    assert need_neighbours(DEFAULT_INT8_GATE)
+    assert not need_neighbours(parse_gates(["top10=0", "rsum=1"]))
 
 
 def test_every_metric_can_be_bounded():

@@ -12,7 +12,7 @@ import pytest
 
 from mwactl.errors import ResourceError, UsageError
 from mwactl.export import target as module
-from mwactl.export.target import check_free, publish, workplace
+from mwactl.export.target import check_free, place_of, publish, workplace
 
 
 def fill(folder: Path, text: str) -> Path:
@@ -146,6 +146,26 @@ def test_two_exports_to_one_place_do_not_mix(target):
             pytest.fail("the place is taken")
         publish(work / "bundle", target, force=False)
     assert (target / "text.onnx").read_text() == "first"
+
+
+@pytest.mark.parametrize("place", ["captions.csv/x", "captions.csv/x/y", "/proc/x"])
+def test_a_place_where_no_folder_can_be_is_a_mistake(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "captions.csv").write_text("")
+    with (
+        pytest.raises(UsageError, match=r"cannot be written to.*choose another place"),
+        workplace(place_of(Path(place))),
+    ):
+        pytest.fail("there is no place")
+
+
+@pytest.mark.parametrize("place", ["", ".", "..", "/", "../here"])
+def test_the_folder_that_the_user_is_in_is_not_replaced(tmp_path, monkeypatch, place):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match="cannot replace the folder that you are in"):
+        place_of(Path(place))
+    assert place_of(Path("../there")) == tmp_path / "there"
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):

@@ -55,6 +55,7 @@ def tiny_bundle(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) ->
         "preprocess": data.digest,
         "embedding_width": backbone.embedding_width,
         "dtype": "fp32",
+        "logit_scale": 4.6,
         "tolerance": {"max_abs": 1e-5, "min_cosine": 0.99999},
     }
     tokens = torch.arange(1, 2 * 9 + 1).reshape(2, 9).contiguous()
@@ -114,6 +115,28 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 def own_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy that the test may change."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def write_facts(graph: Path, facts: dict[str, Any]) -> None:
+    """Other facts in a graph's metadata."""
+    model = onnx.load(graph)
+    onnx.helper.set_model_props(model, {"mwactl": json.dumps(facts)})
+    graph.write_bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def change_all(own_bundle: Path) -> Callable[..., Path]:
+    """change_all(**facts): the copied bundle with other facts in its manifest and in its graphs."""
+
+    def write(**facts: Any) -> Path:
+        manifest = json.loads((own_bundle / "manifest.json").read_bytes()) | facts
+        del manifest["files"]
+        for tower in ("image", "text"):
+            write_facts(own_bundle / f"{tower}.onnx", manifest)
+        write_manifest(own_bundle, manifest)
+        return own_bundle
+
+    return write
 
 
 @pytest.fixture

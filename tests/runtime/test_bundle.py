@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -71,6 +72,25 @@ def test_a_path_a_string_bytes_and_an_opened_picture_are_one_picture(model: Retr
             pixels = model.pixels([path, str(path), path.read_bytes(), opened])
             assert opened.size == size  # not turned in the caller's hands
         assert all(np.array_equal(pixels[0], row) for row in pixels[1:]), name
+
+
+def test_an_array_is_a_picture_too(model: RetrievalModel):
+    array = np.random.default_rng(0).integers(0, 256, (40, 57, 3), dtype=np.uint8)
+    assert np.array_equal(model.pixels([array]), model.pixels([Image.fromarray(array)]))
+    assert model.encode_images(np.stack([array, array])).shape == (2, model.width)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
+        torch.zeros(3, 4, 4), None, 7,
+    ],
+    ids=["float", "grey", "alpha", "empty", "tensor", "none", "number"],
+)  # fmt: skip
+def test_what_is_no_picture_is_an_error_that_says_what_is(model: RetrievalModel, picture: Any):
+    with pytest.raises(runtime.PictureError, match=r"uint8 \[h, w, 3\]"):
+        model.encode_images([picture])
 
 
 def test_pictures_are_embedded_as_by_torch(model: RetrievalModel, backbone: Backbone, pictures: dict[str, Path]):
@@ -185,12 +205,38 @@ def test_a_manifest_that_is_none_is_an_error(own_bundle: Path, manifest: str, wh
         load(own_bundle)
 
 
-@pytest.mark.parametrize("fact", ["identity", "embedding_width", "tolerance", "files", "preprocess"])
+@pytest.mark.parametrize(
+    "fact", ["identity", "embedding_width", "tolerance", "files", "preprocess", "dtype", "model", "schema", "kind"]
+)
 def test_a_manifest_without_a_fact_is_an_error(own_bundle: Path, fact: str):
     manifest = json.loads((own_bundle / "manifest.json").read_bytes())
     del manifest[fact]
     (own_bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=f"damaged.*{fact}"):
+        load(own_bundle)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"tolerance": {}}, {"tolerance": {"max_abs": 1.0}}, {"tolerance": {"max_abs": "1", "min_cosine": 0.9}},
+        {"model": {}}, {"model": "tiny"}, {"embedding_width": "16"}, {"dtype": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_fact_of_another_kind_is_an_error(own_bundle: Path, facts: dict[str, Any]):
+    manifest = json.loads((own_bundle / "manifest.json").read_bytes())
+    (own_bundle / "manifest.json").write_text(json.dumps(manifest | facts))
+    with pytest.raises(BundleError, match=f"damaged: without {next(iter(facts))}"):
+        load(own_bundle)
+
+
+@pytest.mark.parametrize("listed", [{}, {"sha256": None}, None, "0" * 64], ids=str)
+def test_a_file_without_a_digest_is_an_error(own_bundle: Path, listed: Any):
+    manifest = json.loads((own_bundle / "manifest.json").read_bytes())
+    manifest["files"]["runtime.py"] = listed
+    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="is damaged"):
         load(own_bundle)
 
 
@@ -262,8 +308,37 @@ def test_the_preprocessing_of_another_bundle_is_noticed(own_bundle: Path, change
 
 def test_a_manifest_of_another_bundle_is_noticed(change: Change):
     model = open_on_one_thread(change(identity="1" * 64))
-    with pytest.raises(BundleError, match=r"text\.onnx belongs to another bundle: its identity"):
+    with pytest.raises(BundleError, match=r"text\.onnx belongs to another bundle.*they differ in identity"):
         model.encode_texts(["a"])
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("tolerance", {"max_abs": 1.0, "min_cosine": -1.0}), ("logit_scale", 5.0), ("licence", "MIT"), ("dtype", "fp16")],
+)
+def test_no_fact_can_be_changed_in_the_manifest_alone(change: Change, tower: str, fact: str, value: Any):
+    model = open_on_one_thread(change(**{fact: value}))
+    with pytest.raises(BundleError, match=rf"{tower}\.onnx .* they differ in {fact}$"):
+        model._session(tower)
+
+
+def test_a_fact_that_the_manifest_lost_is_noticed(own_bundle: Path):
+    manifest = json.loads((own_bundle / "manifest.json").read_bytes())
+    del manifest["logit_scale"]
+    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="differ in logit_scale"):
+        open_on_one_thread(own_bundle).verify()
+
+
+def test_a_graph_that_says_nothing_of_itself_is_not_believed(own_bundle: Path, change: Change):
+    graph = onnx.load(own_bundle / "text.onnx")
+    for told in ({}, {"mwactl": "{"}, {"mwactl": "[]"}):
+        del graph.metadata_props[:]
+        onnx.helper.set_model_props(graph, told)
+        (own_bundle / "text.onnx").write_bytes(graph.SerializeToString())
+        with pytest.raises(BundleError, match="belongs to another bundle"):
+            open_on_one_thread(change()).encode_texts(["a"])
 
 
 def test_a_graph_that_is_none_is_an_error(own_bundle: Path, change: Change):
@@ -397,6 +472,7 @@ def test_the_device_asked_for_computes_or_it_is_an_error(
 ):
     import onnxruntime
 
+    monkeypatch.setattr(runtime.bundle, "_has_driver", lambda: True)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: sorted(available))
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: builtins.print("noise"))
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, providers: FakeSession(works, providers))
@@ -407,6 +483,27 @@ def test_the_device_asked_for_computes_or_it_is_an_error(
         session = runtime.bundle._open_session(tiny_bundle / "text.onnx", device, 1)
         assert session.get_providers() == found
         assert not session.falls_back  # later, without a word
+
+
+def test_without_a_driver_no_gpu_is_tried(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    import onnxruntime
+
+    def open_session(path: Path, options: Any, providers: list[Any]) -> FakeSession:
+        assert providers == [CPU]
+        return FakeSession({CPU}, providers)
+
+    monkeypatch.setattr(runtime.bundle, "_has_driver", lambda: False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: pytest.fail("libraries were loaded"))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    runtime.bundle._open_session(tiny_bundle / "text.onnx", "auto", 1)
+
+
+def test_the_hosts_log_level_is_left_alone(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda level: pytest.fail(f"set to {level}"))
+    open_on_one_thread(tiny_bundle).encode_texts(["a"])
 
 
 def test_looking_for_a_device_says_nothing_of_its_own(tiny_bundle: Path, capfd: pytest.CaptureFixture[str]):

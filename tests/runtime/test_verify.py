@@ -48,14 +48,14 @@ def test_quiet_prints_the_identity(mwactl_cli, tiny_bundle: Path):
 
 
 def test_each_failure_has_its_exit_code_and_a_next_command(
-    mwactl_cli, own_bundle: Path, change: Change, tmp_path: Path
+    mwactl_cli, own_bundle: Path, change: Change, change_all: Change, tmp_path: Path
 ):
     absent = mwactl_cli("verify", tmp_path / "absent")
     assert absent.code == 3
     assert "fix: mwactl export" in absent.stderr
     assert mwactl_cli("verify", own_bundle, "--device", "tpu").code == 2
     assert mwactl_cli("verify", change(schema=2)).code == 4
-    beyond = mwactl_cli("verify", change(schema=1, tolerance={"max_abs": 1e-9, "min_cosine": 0.9}))
+    beyond = mwactl_cli("verify", change_all(schema=1, tolerance={"max_abs": 1e-9, "min_cosine": 0.9}))
     assert beyond.code == 5
     assert "tolerated are 1.0e-09" in beyond.stderr
     (own_bundle / "text.onnx").write_bytes(b"")
@@ -120,4 +120,19 @@ def test_the_manifest_is_not_believed_against_its_graphs(mwactl_cli, change: Cha
     assert manifest["embedding_width"] == 16
     result = mwactl_cli("verify", change(embedding_width=8))
     assert result.code == 5
-    assert "its embedding_width is 16" in result.stderr
+    assert "they differ in embedding_width" in result.stderr
+
+
+@pytest.mark.parametrize("fact", ["dtype", "model", "tolerance", "sha256"])
+def test_a_manifest_that_lacks_a_fact_is_a_failed_check_and_no_crash(mwactl_cli, own_bundle: Path, fact: str):
+    manifest = json.loads((own_bundle / "manifest.json").read_bytes())
+    if fact == "sha256":
+        manifest["files"]["runtime.py"] = {}
+    elif fact == "tolerance":
+        manifest["tolerance"] = {}
+    else:
+        del manifest[fact]
+    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
+    result = mwactl_cli("verify", own_bundle)
+    assert (result.code, result.stdout) == (5, "")
+    assert fact in result.stderr

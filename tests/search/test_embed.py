@@ -13,6 +13,7 @@ from mwactl.errors import (
     DataError,
     IncompatibleError,
     Interrupted,
+    NotFoundError,
     ResourceError,
     UsageError,
     VerificationError,
@@ -128,6 +129,25 @@ def test_a_repaired_picture_leaves_the_list(run, pictures: Path, tmp_path: Path,
     assert [json.loads(line)["id"] for line in failed.read_text("utf-8").splitlines()] == ["bb.png"]
 
 
+def test_what_an_interrupted_run_did_not_reach_stays_on_the_list(run, pictures, tmp_path: Path, encoder, monkeypatch):
+    for name in ("aa.png", "zz.png"):
+        (pictures / name).write_bytes(b"damaged")
+    run(pictures)
+    (pictures / "aa.png").write_bytes((pictures / "red.png").read_bytes())
+
+    def interrupted(images, batch_size=32):
+        raise Interrupted
+
+    monkeypatch.setattr(encoder, "encode_images", interrupted)
+    with pytest.raises(Interrupted):
+        run(pictures, batch_size=1)
+    failed = tmp_path / "emb" / "failed.jsonl"
+    assert [json.loads(line)["id"] for line in failed.read_text("utf-8").splitlines()] == ["aa.png", "zz.png"]
+    monkeypatch.undo()
+    run(pictures)
+    assert [json.loads(line)["id"] for line in failed.read_text("utf-8").splitlines()] == ["zz.png"]
+
+
 def test_if_no_picture_can_be_read_it_failed(run, tmp_path: Path, paint):
     for name in ("a.png", "b.png"):
         paint(tmp_path / "bad" / name, "red").write_bytes(b"x")
@@ -221,6 +241,42 @@ def test_a_folder_with_other_things_in_it_is_refused(run, pictures: Path, tmp_pa
     with pytest.raises(UsageError, match="holds other things"):
         run(pictures, to=pictures)
     assert not (pictures / "manifest.json").exists()
+
+
+def test_a_run_that_is_refused_leaves_nothing(run, pictures: Path, tmp_path: Path, paint):
+    bundle, empty = tmp_path / "bundle", tmp_path / "empty"
+    bundle.mkdir()
+    empty.mkdir()
+    (bundle / "manifest.json").write_text('{"kind": "mwactl-bundle", "schema": 1}')
+    with pytest.raises(IncompatibleError, match="something else"):
+        run(pictures, to=bundle)
+    assert [path.name for path in bundle.iterdir()] == ["manifest.json"]
+    with pytest.raises(NotFoundError):
+        run(tmp_path / "absent")
+    paint(tmp_path / "more" / "red.png", "red")
+    for folder in (tmp_path / "emb", empty):
+        with pytest.raises(DataError, match="two things"):  # which is noticed after the lock was taken
+            run(pictures, tmp_path / "more", to=folder)
+    assert not (tmp_path / "emb").exists()
+    assert list(empty.iterdir()) == []
+    assert run(pictures, to=empty).embedded == 8
+
+
+def test_a_place_that_cannot_be_one_is_told(run, pictures: Path, tmp_path: Path):
+    file = tmp_path / "captions.csv"
+    file.write_text("caption\nred\n")
+    for place in (file, file / "x", Path("/proc/no-such-place"), tmp_path / ("a" * 300)):
+        with pytest.raises(UsageError, match="cannot be written to"):
+            run(pictures, to=place)
+    assert file.read_text() == "caption\nred\n"
+
+
+def test_a_source_whose_path_is_not_utf_8_is_told(run, tmp_path: Path):
+    folder = tmp_path / "b\udcff"
+    folder.mkdir()
+    (folder / "c.txt").write_text("red\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        run(folder / "c.txt", what="texts")
 
 
 def test_an_interrupt_keeps_the_finished_parts_and_says_so(run, pictures: Path, tmp_path: Path, encoder, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mwactl.errors import UsageError, VerificationError
-from mwactl.search import build_index, delete_ids, open_index
+from mwactl.search import ChangedError, build_index, compact, delete_ids, open_index
 from mwactl.search.graph import EXPANSION_SEARCH
 
 
@@ -49,9 +49,71 @@ def test_exact_search_finds_what_sorting_finds(collection, dtype):
 def test_fewer_rows_than_asked_for_leave_places_empty(collection):
     index = collection(unit(3))
     hits = index.search(unit(2, seed=1), 5)
-    assert (hits.rows[:, 3:] == -1).all()
-    assert np.isneginf(hits.scores[:, 3:]).all()
-    assert sorted(hits.rows[0, :3]) == [0, 1, 2]
+    assert hits.rows.shape == (2, 3)  # no more places than there are rows
+    assert sorted(hits.rows[0]) == [0, 1, 2]
+    hits = index.search(unit(2, seed=1), 3, where=["n>0"])
+    assert (hits.rows[:, 2:] == -1).all()
+    assert np.isneginf(hits.scores[:, 2:]).all()
+    assert [item.id for item, _ in index.found(hits, 1)] == [str(row) for row in hits.rows[1, :2]]
+    assert [score for _, score in index.found(hits, 1)] == hits.scores[1, :2].tolist()
+
+
+def test_any_number_may_be_asked_for(collection, indexed):
+    for index in (collection(unit(3), folder=indexed.folder.parent / "three"), indexed):
+        hits = index.search(unit(1), 10**12)
+        assert sorted(hits.rows[0]) == list(range(len(index)))
+
+
+@pytest.mark.parametrize("value", [2, 1e4, np.inf])
+@pytest.mark.parametrize("approximate", [False, True])
+def test_a_score_that_no_unit_vector_has_is_told_as_damage(collection, approximate: bool, value: float):
+    vectors = unit(400)
+    index = collection(vectors, part_rows=100, dtype="float32")
+    query = vectors[[250]]
+    if approximate:
+        build_index(index.folder, kind="approximate", threads=1)
+    path = index.folder / "part-00002.vectors.npy"
+    content = path.read_bytes()
+    spoilt = vectors[200:300].copy()
+    spoilt[50, 3] = value / query[0, 3]
+    path.write_bytes(content[: -spoilt.nbytes] + spoilt.tobytes())
+    index = open_index(index.folder)
+    with pytest.raises(VerificationError, match=r"row 250: a score of .*--repair") as error:
+        index.search(query, 5)
+    assert error.value.where == str(path)
+    long = 100 * vectors[[30]]  # a long query is no damage
+    assert index.search(long, 1, where=["n<100"]).rows[0, 0] == 30
+
+
+def test_a_compaction_between_opening_and_searching_is_no_damage(indexed):
+    delete_ids(indexed.folder, ["3"])
+    early, late = open_index(indexed.folder), open_index(indexed.folder)
+    assert compact(indexed.folder) == 1
+    for use in (lambda: early.search(unit(1)), lambda: early.search(unit(1), where=["n>3"]), lambda: late.item(700)):
+        with pytest.raises(ChangedError, match="search again"):
+            use()
+    assert open_index(indexed.folder).search(unit(1)).rows.shape == (1, 10)
+
+
+def test_a_compaction_between_the_manifest_and_its_parts_is_no_damage(collection, monkeypatch):
+    folder = collection(unit(50), part_rows=5).folder
+    delete_ids(folder, ["7"])
+    from mwactl.search import index as module
+
+    read, before = module.read_manifest, []
+
+    def overtaken(folder: Path):
+        manifest = read(folder)
+        if not before:
+            before.append(manifest)
+            monkeypatch.setattr(module, "read_manifest", read)
+            compact(folder)
+        return manifest
+
+    monkeypatch.setattr(module, "read_manifest", overtaken)
+    index = open_index(folder)
+    assert before
+    assert (len(index), len(index.manifest.parts)) == (49, 1)
 
 
 def test_a_collection_without_rows_finds_nothing(collection):

@@ -13,6 +13,24 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"lock"}
 
 
+@pytest.fixture
+def ids():
+    """ids(folder): what can be found in a collection."""
+
+    def found(folder: Path) -> list[str]:
+        index = open_index(folder)
+        return [item.id for item, alive in zip(index.items(), index.alive, strict=True) if alive]
+
+    return found
+
+
+def spoil(folder: Path) -> None:
+    """Damage every part, and take them out."""
+    for path in folder.glob("part-*.vectors.npy"):
+        path.write_bytes(b"x")
+    assert repair_parts(folder)
+
+
 def test_few_vectors_need_no_index_and_every_file_is_verified(colours: Path):
     done = build_index(colours)
     assert (done.kind, done.rows, done.built, done.generation) == ("exact", 8, False, None)
@@ -29,6 +47,15 @@ def test_few_vectors_need_no_index_and_every_file_is_verified(colours: Path):
 @pytest.mark.parametrize(("above", "kind"), [(8, "exact"), (7, "approximate")])
 def test_the_number_of_rows_decides(colours: Path, above: int, kind: str):
     assert build_index(colours, above=above, threads=1).kind == kind
+
+
+def test_an_approximate_index_that_is_there_stays_one(colours: Path, run, pictures: Path, paint):
+    build_index(colours, kind="approximate", threads=1)
+    assert (build_index(colours).kind, build_index(colours).built) == ("approximate", False)
+    paint(pictures / "new.png", "red")
+    run(pictures)
+    done = build_index(colours, threads=1)  # as the search's note says
+    assert (done.kind, done.built, done.generation) == ("approximate", True, 2)
 
 
 def test_an_index_that_is_current_is_not_made_again(colours: Path):
@@ -124,10 +151,46 @@ def test_a_deleted_row_of_a_part_that_is_gone_never_means_another(colours: Path,
     path = colours / "part-00001.vectors.npy"
     path.write_bytes(b"x")
     assert repair_parts(colours) == ["part-00001"]
-    assert run(pictures).embedded == 3
+    assert run(pictures).embedded == 2
     index = open_index(colours)
     assert [part.name for part in index.manifest.parts] == ["part-00000", "part-00002", "part-00003"]
     assert index.alive.all()
+
+
+def test_what_was_deleted_stays_so_through_a_repair_until_it_changes(colours: Path, run, pictures: Path, paint, ids):
+    delete_ids(colours, ["red.png"])
+    spoil(colours)
+    run(pictures)
+    assert (len(ids(colours)), "red.png" in ids(colours)) == (7, False)
+    spoil(colours)  # a second time: by now no part knows it
+    run(pictures)
+    assert (len(ids(colours)), "red.png" in ids(colours)) == (7, False)
+    paint(pictures / "red.png", "red", (20, 20))
+    run(pictures)
+    assert "red.png" in ids(colours)
+    spoil(colours)  # what it is now was never deleted
+    run(pictures)
+    assert "red.png" in ids(colours)
+
+
+def test_a_changed_picture_that_was_deleted_does_not_come_back_as_it_was_before(
+    colours: Path, run, pictures: Path, paint, ids
+):
+    paint(pictures / "red.png", "red", (20, 20))
+    run(pictures)
+    assert delete_ids(colours, ["red.png"]) == 1
+    (colours / "part-00003.rows.jsonl").write_bytes(b"")  # the part that replaces its first row
+    assert repair_parts(colours) == ["part-00003"]
+    assert "red.png" not in ids(colours)
+    run(pictures)
+    assert "red.png" not in ids(colours)
+
+
+def test_a_compaction_forgets_what_was_deleted(colours: Path, run, pictures: Path, ids):
+    delete_ids(colours, ["red.png"])
+    compact(colours)
+    run(pictures)
+    assert "red.png" in ids(colours)
 
 
 def test_repair_takes_damaged_parts_out_and_embedding_makes_them_anew(colours: Path, run, pictures: Path, encoder):

@@ -14,7 +14,8 @@ ROW = {
 @pytest.mark.parametrize(
     "condition",
     ["licence=cc-by", "year=2019", "year>2018", "year<2019.5", "likes>11", "likes=12.0", "ratio=1.5", "public=true",
-     "licence!=cc0", "year!=2018", "id=a.jpg", "big=1000", " licence = cc-by ", "equation=a=b", "nan=nan"],
+     "licence!=cc0", "year!=2018", "year==2019", "licence==cc-by",
+     "year>=2019", "year<=2019", "id=a.jpg", "big=1000", " licence = cc-by ", "equation=a=b", "nan=nan"],
 )  # fmt: skip
 def test_what_fulfils_a_condition(condition: str):
     assert fulfils(ROW, parse([condition]))
@@ -22,7 +23,8 @@ def test_what_fulfils_a_condition(condition: str):
 
 @pytest.mark.parametrize(
     "condition",
-    ["licence=CC-BY", "year>2019", "year<2019", "licence>3", "public=1", "public=True", "absent=1", "absent!=1",
+    ["licence=CC-BY", "year>2019", "year<2019", "year>=2020", "year<=2018", "year==2018",
+     "licence>=3", "licence>3", "public=1", "public=True", "absent=1", "absent!=1",
      "tags=x", "tags!=x", "none=None", "none!=x", "licence!=cc-by", "likes!=12.0", "nan>0", "nan<0"],
 )  # fmt: skip
 def test_what_does_not(condition: str):
@@ -37,10 +39,11 @@ def test_all_conditions_have_to_hold():
 
 def test_the_first_operator_divides_field_and_value():
     assert parse(["a!=b=c"]) == [Condition("a", "!=", "b=c")]
+    assert parse(["a==b=c"]) == [Condition("a", "=", "b=c")]
     assert parse(["a="]) == [Condition("a", "=", "")]
 
 
-@pytest.mark.parametrize("typed", ["licence", "=x", "", "year>", "year>old", "year<nan"])
+@pytest.mark.parametrize("typed", ["licence", "=x", "", "year>", "year>old", "year<nan", "year>=old", "year><3"])
 def test_a_mistyped_condition_is_told(typed: str):
     with pytest.raises(UsageError):
         parse([typed])

@@ -73,6 +73,14 @@ def test_the_newest_is_loaded_where_no_name_is_given(adapter: str) -> None:
     assert mwactl.load().identity == Registry.default().resolve(adapter).digest
 
 
+def test_options_that_a_bundle_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"kind": "mwactl-bundle", "schema": 1}')
+    for option, given in (("--weights", {"weights": "x"}), ("--backbone", {"backbone_name": "y"}),
+                          ("--download", {"download": True})):  # fmt: skip
+        with pytest.raises(UsageError, match=f"needs no {option}"):
+            open_encoder(str(tmp_path), **given)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_loaded_or_read_is_said(adapter: str, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         open_encoder("no-such-adapter")

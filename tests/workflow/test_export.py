@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,9 @@ from mwactl.config.recipe import MethodConfig
 from mwactl.data import open_image
 from mwactl.errors import ResourceError, UsageError, VerificationError
 from mwactl.export import towers
+from mwactl.export.exclusions import Block
 from mwactl.export.gate import parse_gates
+from mwactl.files import canonical_json
 from mwactl.registry import Entry, Registry
 from mwactl.runtime import RetrievalModel, load
 from mwactl.workflow import export as exporting
@@ -125,6 +128,7 @@ def test_a_merged_entry_is_exported_as_it_is(registry, adapter, target, split, l
 def test_without_data_it_is_measured_on_the_packaged_drawings(registry, adapter, target, listener):
     document = export_onnx(registry, adapter, target, ExportOptions(), reporter=listener)
     assert document["measured_on"]["pictures"] == 250
+    assert document["parity"]["top10"] > 99
     assert document["parity"]["recall"] is None
     assert document["parity"]["image"]["max_abs"] <= 1e-5
     assert any(said.startswith("folding") for said in listener.said)
@@ -139,7 +143,7 @@ def test_an_untrained_adapter_is_exported_with_a_warning_here_in_fp16(registry, 
     assert any("warning: fresh@1 is untrained and adds nothing" in said for said in listener.said)
     model = load(target, device="cpu")
     assert model.verify()
-    assert 1e-5 < distance(by_bundle(model, split), by_torch(injection.model, split)) < 0.0317
+    assert 1e-5 < distance(by_bundle(model, split), by_torch(injection.model, split)) < 2e-3
     assert document["tolerance"]["min_cosine"] == 0.9995
     assert document["sizes"]["text.onnx"] < 0.55 * (tiny_clip / "open_clip_model.safetensors").stat().st_size
 
@@ -152,6 +156,20 @@ def test_int8_is_another_identity_and_keeps_its_own_tolerance(registry, adapter,
     assert document["gate"] == [{"metric": "top10", "bound": 0.0}]
     assert 0 < document["tolerance"]["min_cosine"] < document["parity"]["image"]["min_cosine"] < 0.99999
     assert model.verify()
+
+
+def test_an_int8_identity_names_what_stayed_in_full_precision(registry, adapter, target, split, listener, monkeypatch):
+    """Two mixtures compute other embeddings, so their collections must not be taken for each other's."""
+    real = exporting.judge
+
+    def sparing(*arguments: Any) -> Any:
+        verdict = real(*arguments)
+        return replace(verdict, int8=replace(verdict.int8, spared=(Block("image", "blocks.0"),)))
+
+    monkeypatch.setattr(exporting, "judge", sparing)
+    document = export_onnx(registry, adapter, target, INT8, split=split, reporter=listener)
+    assert re.fullmatch(rf"{adapter.digest}\+int8:[0-9a-f]{{12}}", document["identity"])
+    assert load(target, device="cpu").identity == document["identity"]
 
 
 def test_only_so_many_pictures_are_measured(registry, adapter, target, split, listener):
@@ -197,6 +215,28 @@ def test_nothing_of_this_machine_is_in_a_bundle(registry, adapter, target, split
             assert str(trace).encode() not in data, (path.name, trace)
 
 
+def test_a_folder_that_is_exported_is_called_by_its_name_alone(
+    registry, adapter, target, split, listener, tiny_clip, tmp_path, monkeypatch
+):
+    """Where it lies is nobody's business who gets the bundle."""
+    folder = tmp_path / "secret" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_bytes(canonical_json(adapter.manifest))
+    for file in adapter.manifest["files"]:
+        (folder / file["path"]).write_bytes(registry.read(adapter, file["path"]))
+    monkeypatch.chdir(folder)
+    for typed in (str(folder), "./"):
+        entry = registry.resolve(typed)
+        document = export_onnx(
+            registry, entry, target, ExportOptions(force=True),
+            split=split, backbone_name=f"clip:local-dir:{tiny_clip}", reporter=listener,
+        )  # fmt: skip
+        assert document["adapter"]["reference"] == load(target, device="cpu").manifest["model"]["reference"] == "mine"
+        assert default_target(entry, "fp16") == Path("mine-onnx-fp16")
+        for path in target.iterdir():
+            assert str(tmp_path).encode() not in path.read_bytes(), (typed, path.name)
+
+
 # -- nothing is written that was not proven ---------------------------------------------------------------------------
 
 
@@ -237,11 +277,35 @@ def test_other_pixels_are_found_out(registry, adapter, target, split, listener, 
 
 
 def test_a_gate_that_int8_fails_leaves_nothing(registry, adapter, target, split, listener):
-    options = ExportOptions(dtype="int8", bounds=parse_gates(["top10=100", "t2i.R@1=0", "i2t.R@1=0"]))
+    options = ExportOptions(dtype="int8", bounds=parse_gates(["top10=100"]))
     refuses(
         VerificationError, r"int8 costs more than is allowed.*top-10 agreement", target,
+        lambda: export_onnx(registry, adapter, target, options, reporter=listener),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [ExportOptions(dtype="int8"), ExportOptions(bounds=parse_gates(["top10=1"]))])
+def test_agreement_cannot_be_asked_of_few_pictures(registry, adapter, target, split, listener, monkeypatch, options):
+    """Of 24 pictures any two models share ten of the nearest ten often enough: such a gate would let all through."""
+    refuses(
+        UsageError, "top-10 agreement needs 100 pictures or more; 24 are measured.*leave out --data", target,
         lambda: export_onnx(registry, adapter, target, options, split=split, reporter=listener),
     )  # fmt: skip
+    monkeypatch.setattr(exporting, "FEWEST_PICTURES", 20)
+    refuses(
+        UsageError, "needs 20 pictures or more; 10 are measured.*--limit 20", target,
+        lambda: export_onnx(registry, adapter, target, options, split=split, limit=10, reporter=listener),
+    )  # fmt: skip
+
+
+def test_a_place_that_is_none_is_refused(registry, adapter, tmp_path, split, listener, monkeypatch):
+    (tmp_path / "captions.csv").write_text("")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for place in ("../captions.csv/x", "/proc/x", "", "."):
+        with pytest.raises(UsageError):
+            export_onnx(registry, adapter, Path(place), ExportOptions(), split=split, reporter=listener)
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == []
 
 
 def test_what_is_there_is_refused_before_any_work(registry, adapter, target, split, listener):

@@ -100,6 +100,14 @@ def test_merging_again_gives_the_version_there_is(registry: Registry, adapter: E
     assert registry.versions("tiny-merged") == [1]
 
 
+def test_a_name_that_is_none_is_refused_before_anything_is_loaded(
+    registry: Registry, adapter: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "load_adapted", lambda *_, **__: pytest.fail("the adapter was loaded"))
+    with pytest.raises(UsageError, match="cannot be a name"):
+        merge_adapter(registry, adapter, name="bad name/..")
+
+
 @pytest.mark.parametrize("method", ["head", "full"])
 def test_a_baseline_can_be_merged_too(train: Callable[..., Any], registry: Registry, method: str) -> None:
     entry = train(f"method.name={method}", "train.epochs=1", "train.lr=0.05").entry

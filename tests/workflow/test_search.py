@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 from mwactl.errors import DataError, IncompatibleError, NotFoundError, UsageError
 from mwactl.progress import Silent
 from mwactl.registry import Registry
-from mwactl.search import EmbedOptions, open_index
+from mwactl.search import EmbedOptions, compact, delete_ids, open_index
 from mwactl.workflow import encoder as encoder_module
 from mwactl.workflow.search import ModelChoice, Query, SearchOptions, embed_sources, search_collection
 
@@ -101,6 +103,69 @@ def test_a_bundle_is_remembered_by_its_folder(opened, bundle, pictures, tmp_path
     assert opened == [str(bundle)] * 2
 
 
+def test_an_entry_in_a_folder_is_remembered_wherever_it_is_searched_from(opened, pictures, tmp_path: Path, monkeypatch):
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    manifest = {"schema": 1, "kind": "adapter", "parents": [], "files": []}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(tmp_path)
+    embed_with("./entry", pictures, tmp_path / "emb")
+    monkeypatch.chdir("/")
+    search_collection(tmp_path / "emb", [Query("light")], ModelChoice(None), SearchOptions(), Silent())
+    assert opened == [str(folder)] * 2
+
+
+def test_the_name_of_a_bundle_and_of_a_version_is_refused(opened, version, bundle, pictures, tmp_path, monkeypatch):
+    bundle.rename(tmp_path / "grey")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"\./grey for the bundle.* or grey@1$"):
+        embed_with("grey", pictures, tmp_path / "emb")
+    embed_with("./grey", pictures, tmp_path / "by-bundle")
+    embed_with("grey@1", pictures, tmp_path / "by-version")
+    assert opened == [str(tmp_path / "grey"), "grey@1"]
+
+
+def test_what_is_not_utf_8_is_refused_before_a_model_is_opened(opened, pictures, tmp_path: Path):
+    wrong = "b\udcff"
+    for use in (
+        lambda: Query(wrong),
+        lambda: Query(image=Path(wrong)),
+        lambda: embed_with(wrong, pictures, tmp_path / "emb"),
+        lambda: embed_with("grey", pictures, tmp_path / wrong),
+        lambda: search_collection(tmp_path / wrong, [Query("x")], ModelChoice(None), SearchOptions(), Silent()),
+    ):
+        with pytest.raises(UsageError, match=r"not UTF-8.*udcff"):
+            use()
+    assert opened == []
+
+
+def test_a_compaction_while_the_model_is_loaded_is_not_noticed(version, pictures, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(encoder_module, "open_encoder", lambda name, **_: Grey(name))
+    embed_with(version, pictures, tmp_path / "emb")
+    delete_ids(tmp_path / "emb", ["120.png"])
+
+    def slowly(name: str, **_: object) -> Grey:
+        compact(tmp_path / "emb")
+        return Grey(name)
+
+    monkeypatch.setattr(encoder_module, "open_encoder", slowly)
+    [found], document = search_collection(
+        tmp_path / "emb", [Query("light")], ModelChoice(None), SearchOptions(), Silent()
+    )
+    assert (ids(found), document["rows"]) == (["250.png", "10.png"], 2)
+
+
+def test_the_program_in_the_guide_runs_and_finds(opened, version, pictures, tmp_path: Path, monkeypatch, capsys):
+    guide = Path(__file__).parents[2] / "docs" / "search.md"
+    [program] = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    table = pictures / "table.csv"
+    table.write_text("image,year\n10.png,2019\n120.png,2020\n250.png,2021\n")
+    embed_with(version, table, tmp_path / "photographs.emb")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["120.png", "250.png"]
+
+
 def test_words_and_pictures_find(opened, version, pictures, tmp_path: Path):
     embed_with(version, pictures, tmp_path / "emb")
     queries = [Query("something light"), Query("something dark")]
@@ -135,12 +200,16 @@ def test_a_model_that_is_not_here_is_told_with_the_way_out(opened, version, pict
 def test_what_is_wrong_with_the_query_is_told_before_a_model_is_loaded(opened, version, pictures, tmp_path: Path):
     embed_with(version, pictures, tmp_path / "emb")
     opened.clear()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
     for query, options, error in (
         (Query("x"), SearchOptions(where=("no condition",)), UsageError),
-        (Query(image=tmp_path / "absent.png"), SearchOptions(), DataError),
+        (Query(image=tmp_path / "absent.png"), SearchOptions(), NotFoundError),
+        (Query(image=broken), SearchOptions(), DataError),
     ):
-        with pytest.raises(error):
+        with pytest.raises(error) as told:
             search_collection(tmp_path / "emb", [query], ModelChoice(None), options, Silent())
+        assert "on_error" not in str(told.value)
     with pytest.raises(NotFoundError):
         search_collection(tmp_path / "none", [Query("x")], ModelChoice(None), SearchOptions(), Silent())
     assert opened == []
