@@ -53,7 +53,7 @@ def card(
     if output is not None:
         _check_free(output, entry, force=force)
         if passed and not dry_run:
-            _write(output, made.text)
+            atomic_write(output, made.text.encode("utf-8"))
     written = output is not None and passed and not dry_run
     out.answer(
         _document(entry, made, output, written=written),
@@ -83,16 +83,6 @@ def _check_free(output: Path, entry: Entry, *, force: bool) -> None:
             where=str(output),
             fix=f"mwactl card {entry.reference} -o ANOTHER.md, or add --force to replace it",
         )
-
-
-def _write(output: Path, text: str) -> None:
-    try:
-        atomic_write(output, text.encode("utf-8"))
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise UsageError(
-            "the card cannot be written there", where=str(output), why=why, fix="-o ELSEWHERE.md"
-        ) from error
 
 
 def _document(entry: Entry, made: ModelCard, output: Path | None, *, written: bool) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def test_a_place_that_cannot_be_written_to_is_an_error(licensed: Entry, mwactl_c
     (tmp_path / "file").write_text("")
     result = mwactl_cli("card", "coco-mwa", "-o", tmp_path / "file" / "README.md")
     assert (result.code, result.stdout) == (2, "")
-    assert "cannot be written there" in result.stderr
+    assert "cannot be written to" in result.stderr
 
 
 def test_card_help_ends_with_an_example(mwactl_cli: Cli) -> None:
