@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from mwactl.backbone.precision import Precision
 from mwactl.bench.batch import Batch
 from mwactl.bench.step import Stepper
+from mwactl.train.saved import saved_bytes
 
 _SAVED_PAIRS = 4
 _MATMUL_SIZE = {"cuda": 8192, "cpu": 2048}
@@ -36,20 +36,8 @@ def _saved_bytes(stepper: Stepper, batch: Batch, precision: Precision) -> int:
     A cast of a weight counts: it takes memory.
     """
     module = stepper.contestant.module
-    own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
-    own |= {tensor.untyped_storage()._cdata for tensor in (batch.pixels, batch.tokens)}
-    kept: dict[int, tuple[int, Tensor]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = (storage.nbytes(), tensor)  # holding it keeps the identity from being used again
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = stepper.loss(batch, precision)
-    del loss
-    return sum(size for size, _ in kept.values())
+    own = (*module.parameters(), *module.buffers(), batch.pixels, batch.tokens)
+    return saved_bytes(lambda: stepper.loss(batch, precision), own)
 
 
 def counting_flops(action: Callable[[], Tensor]) -> tuple[Tensor, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mwactl.adapter import AdaptedModel
+from mwactl.train.saved import saved_bytes
 
 #: The paper's batches (1024 for base, 512 for large models) and two that a smaller GPU may hold.
 BATCH_SIZES = (64, 256, 512, 1024)
@@ -108,23 +109,13 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _saved_bytes(model: AdaptedModel, encode: Callable[[], Tensor]) -> int:
-    """Bytes of the tensors that autograd saves in one forward pass; each storage once, parameters not at all."""
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, tuple[int, Tensor]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = (storage.nbytes(), tensor)  # holding it keeps the identity from being used again
-        return tensor
-
+    """Bytes that training saves in one forward pass, parameters not among them."""
     was_training = model.training
     model.train()
-    with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        embeddings = encode()
+    with _FusedAttention():
+        size = saved_bytes(encode, model.parameters())
     model.train(was_training)
-    del embeddings
-    return sum(size for size, _ in kept.values())
+    return size
 
 
 class _FusedAttention(TorchFunctionMode):
