@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mwactl.data.formats.folder import PICTURE_SUFFIXES
 from mwactl.data.formats.text import read_text
+from mwactl.data.walk import visible_files
 from mwactl.errors import DataError, NotFoundError, UsageError
 from mwactl.search.item import Item, What, stamp_of
 from mwactl.search.shard import read_shard
@@ -59,18 +59,9 @@ def _read(source: Path, what: What) -> Iterator[Item]:
 
 def _read_folder(folder: Path) -> Iterator[Item]:
     """The pictures at any depth, by path; hidden ones are passed over, linked folders are followed once."""
-    visited: set[str] = set()
-    for directory, subdirectories, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(directory)
-        if real in visited:
-            subdirectories.clear()
-            continue
-        visited.add(real)
-        subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(directory, name)
-            if not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES:
-                yield Item(_spelled(path.relative_to(folder).as_posix()), _spelled(str(path)), stamp_of(path))
+    for path in visible_files(folder):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            yield Item(_spelled(path.relative_to(folder).as_posix()), _spelled(str(path)), stamp_of(path))
 
 
 def _read_lines(file: Path) -> Iterator[Item]:

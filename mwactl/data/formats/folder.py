@@ -6,11 +6,11 @@ Pictures may lie deeper; the order is that of their paths. Hidden files and file
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mwactl.data.formats.rows import WHOLE, Row, RowCollector
 from mwactl.data.formats.text import read_text
+from mwactl.data.walk import visible_files
 from mwactl.errors import NotFoundError, UsageError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -28,7 +28,7 @@ def read_folder(annotations: Path | None, images: Path) -> dict[str, list[Row]]:
     splits = {name: split for name, split in _SPLITS.items() if (images / name).is_dir()}
     if "dev" in splits and "val" in splits:
         collector.problem("dev/, val/", "both mean the split val; only one of them can be there")
-    files = _files(images)
+    files = sorted(visible_files(images))
     sidecars: dict[Path, list[Path]] = {path: [] for path in files if path.suffix == ".txt"}
     for path in files:
         if path.suffix.lower() not in PICTURE_SUFFIXES:
@@ -49,20 +49,6 @@ def read_folder(annotations: Path | None, images: Path) -> dict[str, list[Row]]:
         elif not pictures and (not splits or sidecar.relative_to(images).parts[0] in splits):
             collector.problem(str(sidecar.relative_to(images)), "captions without a picture beside them")
     return collector.rows()
-
-
-def _files(folder: Path) -> list[Path]:
-    """The visible files at any depth, sorted by path; linked folders are followed, once."""
-    found, visited = [], set()
-    for directory, subdirectories, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(directory)
-        if real in visited:
-            subdirectories.clear()
-            continue
-        visited.add(real)
-        subdirectories[:] = sorted(name for name in subdirectories if not name.startswith("."))
-        found += [Path(directory, name) for name in names if not name.startswith(".")]
-    return sorted(found)
 
 
 def _add_captions(collector: RowCollector, images: Path, path: Path, split: str) -> None:
