@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mwactl.cli.options import Backbone, Debug, Json, Quiet
+from mwactl.cli.options import Backbone, Debug, Device, Json, Quiet
 from mwactl.cli.output import Column, out
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def step(
         str, typer.Option("--weights", help="random, default, a tag or a file: the time does not depend on them.")
     ] = "random",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random weights and of the noise.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16; auto: bf16 on a GPU.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the JSON document here.")] = None,

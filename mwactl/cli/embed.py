@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mwactl.cli.completion import complete_reference
-from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
+from mwactl.cli.options import BackboneNow, Debug, Device, Download, Json, Quiet, Weights
 from mwactl.cli.output import out
 from mwactl.errors import UsageError
 
@@ -36,10 +36,8 @@ def embed(
         str | None, typer.Option("--dtype", help="Of what is stored: float16 (default) or float32.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures or captions a step.")] = 32,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Where the model's backbone folder is now.")
-    ] = None,
+    device: Device = "auto",
+    backbone: BackboneNow = None,
     weights: Weights = None,
     download: Download = False,
     json: Json = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mwactl.cli.completion import complete_reference
-from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
+from mwactl.cli.options import Debug, Device, Download, Json, Quiet, Weights
 from mwactl.cli.output import Column, duration, out
 from mwactl.errors import UsageError
 
@@ -38,7 +38,7 @@ def evaluate(
     weights: Weights = None,
     seed: Annotated[int, typer.Option("--seed", help="Of `--weights random`.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures or captions a step.")] = 256,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16; ranks are always fp32.")] = "fp32",
     on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
     download: Download = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mwactl.cli.completion import complete_reference
-from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
+from mwactl.cli.options import BackboneNow, Debug, Download, Json, Quiet, Weights
 from mwactl.cli.output import duration, out, size
 from mwactl.errors import UsageError
 
@@ -50,7 +50,7 @@ def export(
     limit: Annotated[int, typer.Option("--limit", min=10, help="At most so many of its pictures.")] = 1000,
     opset: Annotated[int, typer.Option("--opset", help="The version of the ONNX operators.")] = 20,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Where REF's backbone's folder is now.")] = None,
+    backbone: BackboneNow = None,
     weights: Weights = None,
     download: Download = False,
     json: Json = False,

@@ -54,6 +54,8 @@ Overrides = Annotated[
 Backbone = Annotated[
     str, typer.Option("--backbone", help="A backbone: mwactl backbones list, clip:MODEL/TAG, FAMILY:local-dir:FOLDER.")
 ]
+BackboneNow = Annotated[str | None, typer.Option("--backbone", help="Where the model's backbone folder is now.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]
 Weights = Annotated[
     str | None,
     typer.Option("--weights", help="A weights file, a pretrained tag, or `random` (default: the backbone's)."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mwactl.cli.completion import complete_reference
-from mwactl.cli.options import Debug, Download, Json, Quiet, Weights
+from mwactl.cli.options import BackboneNow, Debug, Device, Download, Json, Quiet, Weights
 from mwactl.cli.output import Column, out
 from mwactl.errors import NotFoundError, UsageError
 
@@ -43,10 +43,8 @@ def search(
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare every vector, also where there is an index.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")] = "auto",
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Where the model's backbone folder is now.")
-    ] = None,
+    device: Device = "auto",
+    backbone: BackboneNow = None,
     weights: Weights = None,
     download: Download = False,
     json: Json = False,
