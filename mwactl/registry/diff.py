@@ -111,7 +111,7 @@ def diff(registry: Registry, a: Entry, b: Entry) -> EntryDiff:
         a={"reference": a.reference, "digest": a.digest},
         b={"reference": b.reference, "digest": b.digest},
         same=a.digest == b.digest,
-        differences=_differences(a.manifest, b.manifest),
+        differences=differences(a.manifest, b.manifest),
         metrics=_metrics(_results(registry, a), _results(registry, b)),
         files=files,
         tensors=[
@@ -126,7 +126,8 @@ def diff(registry: Registry, a: Entry, b: Entry) -> EntryDiff:
 # -- facts -------------------------------------------------------------------------------------------------------------
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    """The facts in which two manifests, or parts of two, are not the same; by section and key."""
     flat_a, flat_b = (dict(_flat({key: m[key] for key in m.keys() - _UNCOMPARED})) for m in (a, b))
     found = []
     for path in sorted(flat_a.keys() | flat_b.keys()):

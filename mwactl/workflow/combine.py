@@ -13,6 +13,7 @@ from mwactl.adapter.average import average, scaled
 from mwactl.errors import IncompatibleError
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
+from mwactl.registry.diff import differences
 from mwactl.registry.reference import checked_name
 from mwactl.workflow.evaluate import EvaluationOptions, evaluate_adapter, evaluate_model
 from mwactl.workflow.inject import publish_once
@@ -100,10 +101,10 @@ def combine_adapters(
         MwactlError: As `load_adapted`.
     """
     reporter = reporter or Silent()
+    checked_name(name)  # before anything is read
     states = [adapter_tensors(registry, entry) for entry in entries]
     for entry in entries[1:]:
         _check_alike(entries[0], entry)
-    checked_name(name)  # before anything is loaded
     model = load_untrained(registry, entries[0], backbone_name=backbone_name, weights=weights, download=download)
     before = {tensor_name: tensor.clone() for tensor_name, tensor in model.adapter_state().items()}
     whole = average(states, mixture.weights)
@@ -155,24 +156,13 @@ def _check_alike(first: Entry, other: Entry) -> None:
         ours, theirs = first.manifest[fact], other.manifest[fact]
         if fact == "base":
             ours, theirs = {"fingerprint": ours["fingerprint"]}, {"fingerprint": theirs["fingerprint"]}
-        if different := _first_difference(ours, theirs):
-            key, mine, its = different
+        if different := differences({fact: ours}, {fact: theirs}):
+            which = different[0]
             raise IncompatibleError(
                 f"{first.reference} and {other.reference} cannot be averaged",
-                why=f"they have another {title}: {key} is {mine} and {its}",
+                why=f"they have another {title}: {which.key} is {which.a} and {which.b}",
                 fix=f"mwactl registry diff {first.reference} {other.reference}",
             )
-
-
-def _first_difference(ours: Any, theirs: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """The path and the two values of the first fact in which two documents differ."""
-    if not isinstance(ours, dict) or not isinstance(theirs, dict):
-        return None if ours == theirs else (path, ours, theirs)
-    for key in sorted(ours.keys() | theirs.keys()):
-        found = _first_difference(ours.get(key), theirs.get(key), f"{path}.{key}".lstrip("."))
-        if found is not None:
-            return found
-    return None
 
 
 def _row(what: str, reference: str | None, document: Mapping[str, Any]) -> dict[str, Any]:
