@@ -188,6 +188,31 @@ train:
 # -- what the tests of every backbone family use ---------------------------------------------------------------------
 
 
+_TINY_BEIT3 = {
+    "width": 32, "layers": 2, "heads": 4, "hidden": 48, "image_size": 48, "vocabulary": 100, "text_positions": 66,
+}  # fmt: skip
+_TINY_VLMO = {
+    "width": 32, "layers": 3, "heads": 4, "hidden": 48, "image_size": 64, "vocabulary": 60, "text_length": 24,
+    "bias_text_length": 30, "first_joint_block": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_backbones(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> dict[str, str]:
+    """The name of a tiny backbone of each family, with random weights on request."""
+    import torch
+
+    torch.set_num_threads(1)  # matrices this small are slower on more
+    folder = tmp_path_factory.mktemp("backbones")
+    for family, sizes in {"beit3": _TINY_BEIT3, "vlmo": _TINY_VLMO}.items():
+        (folder / family).mkdir()
+        (folder / family / "config.json").write_text(json.dumps(sizes))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog"]
+    (folder / "vlmo" / "vocab.txt").write_text("\n".join(words) + "\n")
+    names = {family: f"{family}:local-dir:{folder / family}" for family in ("beit3", "vlmo")}
+    return {**names, "clip": f"clip:local-dir:{tiny_clip}"}
+
+
 @pytest.fixture
 def embed(
     pixels: Tensor, captions: list[str]

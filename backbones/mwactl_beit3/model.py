@@ -105,8 +105,12 @@ class EncoderLayer(HostLayer):
         attended = self.self_attn(by_expert(self.self_attn_layer_norm, streams), runs, only_first=only_first)
         residual, _ = asking(streams, runs, only_first=only_first)
         x1 = {modality: rows + attended[modality] for modality, rows in residual.items()}
-        added = by_expert(self.ffn, by_expert(self.final_layer_norm, x1))
-        return {modality: self.adapted(modality, rows, rows + added[modality]) for modality, rows in x1.items()}
+        return {modality: self.after_attention(modality, rows) for modality, rows in x1.items()}
+
+    def after_attention(self, modality: Modality, x1: Tensor) -> Tensor:
+        """This modality's expert, and the modules."""
+        expert = EXPERTS[modality]
+        return self.adapted(modality, x1, x1 + self.ffn[expert](self.final_layer_norm[expert](x1)))
 
     def feed_forward(self, modality: Modality) -> contract.FeedForward | None:
         """The FFN of this modality's expert: pre-LN and sub-LN."""

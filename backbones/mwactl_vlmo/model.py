@@ -147,9 +147,9 @@ class Block(HostLayer):
         attended = self.attn(normed, runs, bias, only_first=only_first)
         residual, _ = asking(streams, runs, only_first=only_first)
         x1 = {modality: rows + _scaled(attended[modality], self.gamma_1) for modality, rows in residual.items()}
-        return {modality: self._end(modality, rows, joint) for modality, rows in x1.items()}
+        return {modality: self.after_attention(modality, rows, joint=joint) for modality, rows in x1.items()}
 
-    def _end(self, modality: Modality, x1: Tensor, joint: bool) -> Tensor:
+    def after_attention(self, modality: Modality, x1: Tensor, *, joint: bool = False) -> Tensor:
         """The FFN, and the modules outside of its layer scale, which would make them ten times smaller at the start."""
         expert = JOINT_EXPERT if joint and JOINT_EXPERT in self._experts else EXPERTS[modality]
         norm, mlp = self.get_submodule(f"norm2_{expert}"), self.get_submodule(f"mlp_{expert}")

@@ -97,6 +97,21 @@ class Site(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no FFN that can be replaced")
 
+    def compile(self, backend: str) -> None:
+        """Compute what the block does for each token by `torch.compile` from now on; modules are attached before.
+
+        Args:
+            backend: Of `torch.compile`.
+
+        Raises:
+            IncompatibleError: The plugin does not say what of its blocks can be compiled.
+        """
+        raise IncompatibleError(
+            f"{self.name} cannot be compiled",
+            why=f"{type(self).__name__} does not say which part of its block can be",
+            fix="train.compile=false",
+        )
+
 
 class Backbone(nn.Module, ABC):
     """A dual encoder of pictures and captions.

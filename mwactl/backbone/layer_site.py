@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mwactl.backbone.contract import Branch, FeedForward, Modality, Site
@@ -34,6 +35,14 @@ class HostLayer(nn.Module):
             x2 = x2 + extractor(x1)
         enhancer = self.enhancers.get(modality)
         return x2 if enhancer is None else x2 + enhancer(x2)
+
+    def after_attention(self, modality: Modality, x1: Tensor) -> Tensor:
+        """FFN and attached modules: the residual stream after attention, [t, d] -> [t, d].
+
+        A subclass computes it here and in no other place: it is what `Site.compile` compiles. Attention is not, since
+        its shapes follow from the captions' lengths, which differ in every batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what follows its attention")
 
     def feed_forward(self, modality: Modality) -> FeedForward | None:
         """As `Site.feed_forward`, of this layer."""
@@ -66,6 +75,12 @@ class LayerSite(Site):
     def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
         """Compute `x2 = x1 + branch(x1)` for this modality's tokens from now on."""
         self._layer.replace_feed_forward(modality, branch)
+
+    def compile(self, backend: str) -> None:
+        """Compile what follows attention."""
+        layer = self._layer
+        # On the instance, as `nn.Module.compile` does it: no name changes.
+        layer.after_attention = torch.compile(layer.after_attention, backend=backend)  # type: ignore[method-assign]
 
 
 def layer_sites(layers: Iterable[Any], *, width: int, eps: float) -> list[Site]:

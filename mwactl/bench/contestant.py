@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Protocol
 
@@ -17,8 +18,18 @@ from mwactl.backbone.contract import Backbone
 from mwactl.backbone.spec import RANDOM
 from mwactl.bench.family import Family, family_of
 from mwactl.bench.plain import PlainModel
-from mwactl.bench.setup import FULL, LORA, MWA_K, MWA_PLAIN, MWA_STRONG, Setup, UnavailableError
+from mwactl.bench.setup import (
+    FULL,
+    LORA,
+    MWA_COMPILED,
+    MWA_K,
+    MWA_PLAIN,
+    MWA_STRONG,
+    Setup,
+    UnavailableError,
+)
 from mwactl.config.recipe import MethodConfig
+from mwactl.train.compiled import allow_a_graph_a_block, compile_blocks
 
 _LORA_RANK = 16
 _DISTURBANCE = 0.02
@@ -46,7 +57,7 @@ class Contestant:
         model: In training mode.
         module: The same, as a module.
         logit_scale: Its temperature.
-        blocks: What is compiled before it is timed.
+        compile: Compiles what is to be, before it is timed.
         lean: The backbone, where its frozen weights are held in the precision of the timed steps, as in training.
         several: Whether it steps on several captions a picture.
         notes: What a reader must know of it, a phrase each.
@@ -55,7 +66,7 @@ class Contestant:
     model: DualEncoder
     module: nn.Module
     logit_scale: nn.Parameter
-    blocks: list[nn.Module] = field(default_factory=list)
+    compile: Callable[[], None] | None = None
     lean: Backbone | None = None
     several: bool = False
     notes: list[str] = field(default_factory=list)
@@ -76,6 +87,8 @@ def build_contestant(variant: str, setup: Setup, device: torch.device) -> Contes
     else:
         several = variant == MWA_K
         contestant = Contestant(model, model, model.backbone.logit_scale, lean=model.backbone, several=several)
+        if variant == MWA_COMPILED:
+            contestant.compile = partial(compile_blocks, model)
     contestant.module.to(device)
     contestant.module.train()
     return contestant
@@ -136,10 +149,16 @@ def _plain(variant: str, model: AdaptedModel, device: torch.device) -> Contestan
     plain: PlainModel = known_family(model.backbone).make_plain(model, fused=strong)
     contestant = Contestant(plain, plain, plain.logit_scale)
     if strong and device.type == "cuda":
-        contestant.blocks = list(plain.blocks())
+        contestant.compile = partial(_compile, plain)
     elif strong:
         contestant.notes.append("without torch.compile, which is for GPUs here")
     return contestant
+
+
+def _compile(plain: PlainModel) -> None:
+    allow_a_graph_a_block()
+    for block in plain.blocks():
+        block.compile()
 
 
 class _LoraModel(nn.Module):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FULL, FULL_LEAN = "full", "full-lean"
-MWA_PLAIN, MWA_STRONG, MWA, MWA_K = "mwa-plain", "mwa-strong", "mwa", "mwa-k"
+MWA_PLAIN, MWA_STRONG, MWA, MWA_COMPILED, MWA_K = "mwa-plain", "mwa-strong", "mwa", "mwa-compiled", "mwa-k"
 LORA = "lora"
 
 #: In the order they are shown.
@@ -17,11 +17,12 @@ VARIANTS = {
     MWA_STRONG: "mwa-plain with fused attention, and blocks compiled on a GPU",
     LORA: "LoRA (peft) on the linear maps of the FFNs of this toolkit's model",
     MWA: "MWA as `mwactl train` trains it",
+    MWA_COMPILED: "mwa with `train.compile=true`",
     MWA_K: "mwa with several captions a picture",
 }
 
 #: Variants that compute the same loss and the same gradients of the same trained tensors; the first is the reference.
-SAME_FUNCTION = ((FULL, FULL_LEAN), (MWA_PLAIN, MWA_STRONG, MWA))
+SAME_FUNCTION = ((FULL, FULL_LEAN), (MWA_PLAIN, MWA_STRONG, MWA, MWA_COMPILED))
 
 
 class UnavailableError(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -119,10 +118,8 @@ class Worker:
         """Cast and compile what is to be, and take the steps that are slower than the rest."""
         if self._contestant.lean is not None:
             hold_frozen(self._contestant.lean, self._precision)
-        if self._contestant.blocks:
-            _allow_a_graph_a_layer()
-        for block in self._contestant.blocks:
-            block.compile()
+        if self._contestant.compile is not None:
+            self._contestant.compile()
         for _ in range(_GPU_WARM_UP_STEPS if self._device.type == "cuda" else 1):
             self._stepper.step(self._batch, self._precision)
         self._rest()
@@ -155,15 +152,6 @@ class Worker:
         """Leave the memory to the others."""
         self._stepper.forget()
         give_back_memory(self._device)
-
-
-def _allow_a_graph_a_layer() -> None:
-    """Layers share their code, and a few hold differences that need a graph of their own. What is still not compiled
-    then is an error: it would be timed as if it were."""
-    config: Any = import_module("torch._dynamo").config  # takes a second, which only a GPU's blocks need
-    for name, value in (("recompile_limit", 256), ("cache_size_limit", 256), ("fail_on_recompile_limit_hit", True)):
-        if hasattr(config, name):
-            setattr(config, name, value)
 
 
 def serve(connection: Connection, variant: str, setup: Setup, batch_file: Path) -> None:

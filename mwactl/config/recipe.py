@@ -202,6 +202,10 @@ class TrainConfig:
     device: Device = "auto"
     """Where it runs; `auto`: a GPU where there is one, else the CPU."""
 
+    compile: bool = False
+    """Compile the blocks with `torch.compile`: minutes at the start, then faster steps on a GPU. The same step but for
+    the last bits of its numbers."""
+
     seed: Seed = 0
     """Set before anything is created."""
 

@@ -2,13 +2,17 @@
 
 Everything a step depends on is either a pure function of the seed and the step's number or is in the checkpoint, so a
 run that was killed and resumed ends with the same tensors as one that was not (same machine, CPU).
+
+Several processes run the same loop side by side; each trains the same parameters with its share of every batch, and
+only the first speaks, logs, saves and validates.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,16 +27,18 @@ from mwactl.errors import Interrupted, MwactlError
 from mwactl.progress import Reporter, Silent
 from mwactl.train import checkpoint as checkpoints
 from mwactl.train.checkpoint import Checkpoint, Position
+from mwactl.train.compiled import compile_blocks, naming_compiler_errors
+from mwactl.train.distributed import ALONE, Processes
 from mwactl.train.gradients import BatchGradients
 from mwactl.train.interrupt import StopAtAStep
 from mwactl.train.log import RunLog, peak_memory_bytes
 from mwactl.train.micro_batch import MicroBatch
 from mwactl.train.optimiser import adamw, optimiser_state, restore_optimiser
-from mwactl.train.sampling import EpochPlan, Row
+from mwactl.train.sampling import EpochPlan
 from mwactl.train.schedule import learning_rate
+from mwactl.train.share import LoadBatches, load_share
 
 Validate = Callable[[], dict[str, float]]
-LoadBatches = Callable[[Iterator[list[Row]]], Iterator[PairBatch]]
 
 _LOG_EVERY_STEPS = 10
 _LARGEST_LOGIT_SCALE = math.log(100)  # CLIP, section 2.4
@@ -77,6 +83,7 @@ class TrainingRun:
         identity: A digest of recipe, data and backbone, so that a checkpoint is never used for another run.
         validate: Gives validation metrics with `rsum` among them; None: the last epoch is kept.
         resume_command: What to type after an interruption.
+        processes: Who trains it together.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class TrainingRun:
         validate: Validate | None = None,
         resume_command: str = "",
         reporter: Reporter | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.model = model
         self.plan = plan
@@ -102,10 +110,13 @@ class TrainingRun:
         self._identity = identity
         self._validate = validate
         self._resume_command = resume_command
-        self._reporter = reporter or Silent()
-        self._log = RunLog(folder)
+        self._processes = processes
+        self._reporter = reporter if reporter is not None and processes.first else Silent()
+        self._log = RunLog(folder if processes.first else None)
         model.to(self.device)
         hold_frozen(model.backbone, self.precision)
+        if config.compile:
+            compile_blocks(model)
         self._parameters: dict[str, nn.Parameter] = model.trainable()
         self._optimiser = adamw(self._parameters, config)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -113,10 +124,10 @@ class TrainingRun:
         self._position = Position()
         self._best: dict[str, Tensor] = {}
         self._stop = StopAtAStep(resume_command)
-        self._micro_batch = MicroBatch(config.micro_batch_size, config.batch_size)
+        self._micro_batch = MicroBatch(config.micro_batch_size, config.batch_size, processes.count)
         self._gradients = BatchGradients(
             model, device=self.device, precision=self.precision, scaler=self._scaler, micro_batch=self._micro_batch,
-            seed=config.seed,
+            seed=config.seed, processes=processes, asked_to_stop=lambda: self._stop.asked,
         )  # fmt: skip
         self._step_seconds: list[float] = []
 
@@ -132,7 +143,7 @@ class TrainingRun:
             VerificationError: The checkpoint is damaged.
             IncompatibleError: It belongs to another run.
         """
-        found = checkpoints.load(self._folder, identity=self._identity)
+        found = self._processes.from_first(lambda: checkpoints.load(self._folder, identity=self._identity))
         if found is None:
             return False
         self.model.load_adapter_state(found.model)
@@ -151,10 +162,15 @@ class TrainingRun:
             Interrupted: Ctrl-C or SIGTERM; the checkpoint is written first.
             ResourceError: The GPU's memory is not enough.
             MwactlError: The loss is no longer a number.
+            PeerLost: Another process of the run is gone.
         """
         if self._position.step == 0:
             torch.manual_seed(self.config.seed)
-        self._log.write("start", step=self._position.step, total_steps=self.total_steps, precision=self.precision)
+        self._gradients.start_equal()
+        self._log.write(
+            "start", step=self._position.step, total_steps=self.total_steps, precision=self.precision,
+            processes=self._processes.count,
+        )  # fmt: skip
         rows = self.plan.batches(first_step=self._position.step, epochs=self.config.epochs)
         progress = self._reporter.progress("training", self.total_steps, done=self._position.step)
         self.model.train()
@@ -162,9 +178,9 @@ class TrainingRun:
         if self._position.step == (self._position.validated_epochs + 1) * self.plan.steps_per_epoch:
             self._end_of_epoch()
         try:
-            with self._stop:
+            with self._stop, naming_compiler_errors() if self.config.compile else nullcontext():
                 waiting_since = time.monotonic()
-                for batch in self._load_batches(rows):
+                for batch in load_share(self._processes, self._load_batches, rows):
                     waited = time.monotonic() - waiting_since
                     loss = self._step(batch, waited)
                     self._position = replace(
@@ -213,7 +229,7 @@ class TrainingRun:
         if step % _LOG_EVERY_STEPS == 0:
             self._log.write(
                 "step", step=step + 1, epoch=step // self.plan.steps_per_epoch + 1, loss=value, lr=rate,
-                pairs_per_second=len(batch.tokens) / (seconds + waited), data_stall=waited / (seconds + waited),
+                pairs_per_second=self._gradients.pairs / (seconds + waited), data_stall=waited / (seconds + waited),
                 peak_memory_bytes=peak_memory_bytes(self.device),
             )  # fmt: skip
         return value
@@ -240,7 +256,7 @@ class TrainingRun:
             self._save()
         if at_epoch_end:
             self._end_of_epoch()
-        if self._stop.asked and step < self.total_steps:
+        if self._gradients.stop and step < self.total_steps:
             self._save()
             raise Interrupted(
                 f"interrupted at step {step:,} of {self.total_steps:,}; the checkpoint is saved",
@@ -253,7 +269,7 @@ class TrainingRun:
         if self._validate is None:
             return
         self.model.eval()
-        metrics = self._validate()
+        metrics = self._processes.from_first(self._validate)
         self.model.train()
         self._log.write("validation", epoch=epoch, step=self._position.step, **metrics)
         rsums = (*self._position.validation_rsums, metrics["rsum"])
@@ -266,6 +282,8 @@ class TrainingRun:
         self._reporter.info(f"epoch {epoch}/{self.config.epochs}  validation RSUM {metrics['rsum']:.1f}{mark}")
 
     def _save(self) -> None:
+        if not self._processes.first:
+            return
         checkpoints.save(
             self._folder,
             Checkpoint(

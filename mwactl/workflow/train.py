@@ -260,11 +260,12 @@ def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit, report
 def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
     """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not.
 
-    Nor does a cache that gives the same pixels; one that approximates them does. The micro batch changes the last bits
-    of a gradient, no more, unless something is drawn at random: then other parts mean other draws, and another run.
+    Nor does a cache that gives the same pixels; one that approximates them does. Compilation and the micro batch change
+    the last bits of a gradient, no more; but where something is drawn at random, a micro batch means other draws.
     """
     recipe = loaded.as_dict()
     del recipe["data"]["workers"], recipe["train"]["checkpoint_every"], recipe["train"]["eval_batch_size"]
+    del recipe["train"]["compile"]
     if not approximates(loaded.recipe.data):
         del recipe["data"]["cache"]
     if not _draws_while_encoding(loaded.recipe):

@@ -83,7 +83,7 @@ def test_the_plain_text_tower_computes_its_padding_and_ours_does_not(worker_of, 
     assert flops("mwa", short) == flops("mwa", short[:, :6])
 
 
-def test_a_tower_of_other_blocks_has_no_plain_form(setup_of, backbones, tmp_path):
+def test_a_tower_of_other_blocks_has_no_plain_form(setup_of, tiny_backbones, tmp_path):
     from mwactl.bench.contestant import build_model
     from mwactl.bench.plain_clip import make_plain
 

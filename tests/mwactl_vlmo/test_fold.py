@@ -78,7 +78,9 @@ def test_what_was_not_folded_is_still_scaled(
         block = backbone.model.transformer.blocks[2]
         rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
         expected = rows + block.gamma_2 * block.mlp_vl(block.norm2_vl(rows))
-        assert torch.allclose(block._end("text", rows, True), expected + enhanced(block, expected), atol=1e-6)
+        assert torch.allclose(
+            block.after_attention("text", rows, joint=True), expected + enhanced(block, expected), atol=1e-6
+        )
 
 
 def enhanced(block: Any, rows: Tensor) -> Tensor:
