@@ -112,6 +112,12 @@ class EncoderLayer(HostLayer):
         expert = EXPERTS[modality]
         return self.adapted(modality, x1, x1 + self.ffn[expert](self.final_layer_norm[expert](x1)))
 
+    def attention_linears(self, modality: Modality) -> list[nn.Linear]:
+        """The four projections of this modality's expert."""
+        attention: Any = self.self_attn
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+        return [projection[EXPERTS[modality]] for projection in projections]
+
     def feed_forward(self, modality: Modality) -> contract.FeedForward | None:
         """The FFN of this modality's expert: pre-LN and sub-LN."""
         norm, ffn = self.final_layer_norm[EXPERTS[modality]], self.ffn[EXPERTS[modality]]

@@ -156,6 +156,10 @@ class Block(HostLayer):
         gamma = None if expert in self._unscaled else self.gamma_2
         return self.adapted(modality, x1, x1 + _scaled(mlp(norm(x1)), gamma))
 
+    def attention_linears(self, modality: Modality) -> list[nn.Linear]:
+        """The projections that both modalities share."""
+        return [self.attn.qkv, self.attn.proj]
+
     def feed_forward(self, modality: Modality) -> contract.FeedForward | None:
         """The FFN of this modality's expert; its layer scale is all experts'."""
         expert = EXPERTS[modality]

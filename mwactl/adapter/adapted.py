@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mwactl.adapter.added import Adapter
+from mwactl.adapter.lora import LoraAdapter
 from mwactl.adapter.mwa import MultiWayAdapter
 from mwactl.backbone.contract import Backbone
 from mwactl.config.recipe import MethodConfig
@@ -18,10 +20,11 @@ _NAMED_IN_ERRORS = 3
 class AdaptedModel(nn.Module):
     """A backbone and what a method trains of it or on it. Made by `inject`.
 
-    `adapter` owns the MWA modules (None for the baselines); the backbone's own parameters keep their names.
+    `adapter` owns the modules that are added (None for methods that add none); the backbone's own parameters keep their
+    names.
     """
 
-    def __init__(self, backbone: Backbone, method: MethodConfig, adapter: MultiWayAdapter | None) -> None:
+    def __init__(self, backbone: Backbone, method: MethodConfig, adapter: Adapter | None) -> None:
         super().__init__()
         self.backbone = backbone
         self.method = method
@@ -99,21 +102,27 @@ def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> Adapte
         seed: Of the modules' initial values; the global random state is left as it was.
 
     Raises:
-        IncompatibleError: A tower has no transformer blocks. Nothing was touched.
+        IncompatibleError: A tower has no transformer blocks, or none that the method can change. Nothing was touched.
+        UsageError: The method needs a package that is not installed.
     """
-    adapter = None
-    if method.name == "mwa":
-        sites = backbone.sites(method.mwa.modalities)
-        device = next(backbone.parameters()).device
-        # Made on the CPU, so that a seed means the same values on every device; shapes alone need no values.
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
-            torch.manual_seed(seed)
-            adapter = MultiWayAdapter(sites, method.mwa)
+    # Made on the CPU, so that a seed means the same values on every device; shapes alone need no values.
+    device = next(backbone.parameters()).device
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
+        torch.manual_seed(seed)
+        adapter = _fresh_adapter(backbone, method)
+    if adapter is not None:
         adapter.to(device=device)
-        adapter.attach_to(sites)
+        adapter.attach_to(backbone)
     model = AdaptedModel(backbone, method, adapter)
     _freeze(model)
     return model.eval()
+
+
+def _fresh_adapter(backbone: Backbone, method: MethodConfig) -> Adapter | None:
+    """The modules that a method adds, not yet attached."""
+    if method.name == "mwa":
+        return MultiWayAdapter(backbone.sites(method.mwa.modalities), method.mwa)
+    return LoraAdapter(backbone, method.lora) if method.name == "lora" else None
 
 
 def strip(model: AdaptedModel) -> Backbone:
@@ -122,8 +131,7 @@ def strip(model: AdaptedModel) -> Backbone:
     Its parameters stay frozen; what was trained of its own (heads, temperature) keeps its values.
     """
     if model.adapter is not None:
-        for site in model.backbone.sites(model.method.mwa.modalities):
-            site.detach()
+        model.adapter.detach_from(model.backbone)
         model.adapter = None
     return model.backbone
 
@@ -135,10 +143,19 @@ def _freeze(model: AdaptedModel) -> None:
     if method.name == "head" or method.train_head:
         policy = policy | backbone.head_parameter_names()
     temperature = {id(parameter) for parameter in (backbone.logit_scale, backbone.logit_bias) if parameter is not None}
-    train_temperature = method.name != "mwa" if method.train_logit_scale is None else method.train_logit_scale
+    train_temperature = method.train_logit_scale
+    if train_temperature is None:
+        train_temperature = method.name in ("head", "full")
     for name, parameter in backbone.named_parameters():
-        wanted = train_temperature if id(parameter) in temperature else method.name == "full" or name in policy
+        wanted = train_temperature if id(parameter) in temperature else name in policy or _is_trained(name, method)
         parameter.requires_grad_(wanted or name in policy)
+
+
+def _is_trained(name: str, method: MethodConfig) -> bool:
+    """Whether the method trains this parameter of the backbone, whatever the freeze policy says."""
+    if method.name == "bitfit":  # Ben Zaken et al., 2021, arXiv:2106.10199: every bias, also those of norms
+        return name.rpartition(".")[2].endswith("bias")
+    return method.name == "full"
 
 
 def _spelled(tensor: Tensor) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mwactl.adapter.adapted import AdaptedModel
+from mwactl.adapter.lora import LoraAdapter
 from mwactl.adapter.modules import AuthorsAlignmentEnhancer, Bottleneck
 
 State = Mapping[str, Tensor]
@@ -71,6 +72,8 @@ def _factor_names(model: AdaptedModel) -> set[str]:
             names |= {f"{prefix}.fc2.{leaf}" for leaf, _ in module.fc2.named_parameters()}
         elif isinstance(module, Bottleneck):
             names |= {f"{prefix}.up.{leaf}" for leaf, _ in module.up.named_parameters()}
+    if isinstance(model.adapter, LoraAdapter):
+        names |= {name for name in model.trainable() if ".lora_B." in name}
     return names
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mwactl.adapter.adapted import AdaptedModel
-from mwactl.adapter.mwa import MultiWayAdapter
+from mwactl.adapter.added import Adapter
 from mwactl.backbone.contract import Modality
 from mwactl.errors import VerificationError
 
@@ -23,8 +23,8 @@ def check_active(model: AdaptedModel) -> float:
         The largest absolute difference of a component; 0.0 where every up-projection is zero or there are no modules.
 
     Raises:
-        VerificationError: The adapter holds values, but modules of it are not called and the embeddings do not change;
-            or the embeddings are NaN or infinite.
+        VerificationError: The adapter holds values, but modules of it are not called; or the embeddings are NaN or
+            infinite.
     """
     adapter = model.adapter
     if adapter is None:
@@ -36,13 +36,11 @@ def check_active(model: AdaptedModel) -> float:
     tokens = model.backbone.tokenize([_CAPTION]).to(device)
     with _counting_calls(adapter) as called:
         with_adapter = _embed(model, pixels, tokens)
-    sites = model.backbone.sites(model.method.mwa.modalities)
-    for site in sites:
-        site.detach()
+    adapter.detach_from(model.backbone)
     try:
         without = _embed(model, pixels, tokens)
     finally:
-        adapter.attach_to(sites)
+        adapter.attach_to(model.backbone)
     largest = 0.0
     for modality, embedding in with_adapter.items():
         if not embedding.isfinite().all():
@@ -52,12 +50,15 @@ def check_active(model: AdaptedModel) -> float:
                 fix="use an earlier version of the adapter, or train again with a lower train.lr",
             )
         difference = (embedding - without[modality]).abs().max().item()
-        # A tiny adapter may leave one picture as it was (its few ReLUs all closed); one that is not called is an error.
-        ignored = any(id(branch) not in called for branch in adapter.branches(modality))
-        if difference == 0.0 and ignored and not adapter.adds_nothing(modality):
+        # Not the difference decides: a tiny adapter may leave one picture as it was (its few ReLUs all closed).
+        branches = list(adapter.branches(modality))
+        ignored = sum(id(branch) not in called for branch in branches)
+        if ignored and not adapter.adds_nothing(modality):
             raise VerificationError(
-                f"the adapter is loaded but does not change {modality} embeddings",
-                why=f"its modules hold values, yet {model.backbone.spec.name} computes as if they were not there",
+                f"the adapter is loaded but does not change {modality} embeddings"
+                if ignored == len(branches)
+                else f"the adapter is loaded but parts of it do not change {modality} embeddings",
+                why=f"{ignored} of its {len(branches)} modules are not called by {model.backbone.spec.name}",
                 fix="report this: a plugin's site does not call its modules",
             )
         largest = max(largest, difference)
@@ -65,7 +66,7 @@ def check_active(model: AdaptedModel) -> float:
 
 
 @contextmanager
-def _counting_calls(adapter: MultiWayAdapter) -> Iterator[set[int]]:
+def _counting_calls(adapter: Adapter) -> Iterator[set[int]]:
     """The ids of the adapter's branches that are called inside the block."""
     called: set[int] = set()
     branches = [*adapter.branches("image"), *adapter.branches("text")]

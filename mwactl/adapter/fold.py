@@ -14,17 +14,19 @@ Shape notation: d the block's width, f the FFN's hidden width, m the adapter's m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from mwactl.adapter.adapted import AdaptedModel
+from mwactl.adapter.adapted import AdaptedModel, inject
+from mwactl.adapter.lora import LoraAdapter
 from mwactl.adapter.merged import MergedModel
 from mwactl.adapter.modules import AuthorsAlignmentEnhancer, Bottleneck
-from mwactl.adapter.mwa import SHARED, SiteModules
-from mwactl.backbone.contract import FeedForward, Modality, Site
+from mwactl.adapter.mwa import SHARED, MultiWayAdapter, SiteModules
+from mwactl.backbone.contract import Backbone, FeedForward, Modality, Site
+from mwactl.config.recipe import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,28 @@ def fold(model: AdaptedModel) -> MergedModel:
 
     Args:
         model: Is used up: its backbone is changed in place and belongs to the merged model. Without an adapter (the
-            methods `full` and `head`) there is nothing to fold, its trained weights are the model.
+            methods `bitfit`, `head` and `full`) there is nothing to fold, its trained weights are the model.
     """
     branches = nn.ModuleDict()
     kept: dict[str, list[str]] = {}
-    if model.adapter is not None:
+    if isinstance(model.adapter, LoraAdapter):
+        model.adapter.merge_into(model.backbone)
+    elif isinstance(model.adapter, MultiWayAdapter):
         for site in model.backbone.sites(model.method.mwa.modalities):
             if site.name in model.adapter.sites:
                 modules = model.adapter.sites[site.name]
                 assert isinstance(modules, SiteModules)
                 branches[site.name] = _fold_site(site, modules, kept)
-        model.adapter = None
+    model.adapter = None
     return MergedModel(model.backbone, branches, [_sentence(why, sites) for why, sites in kept.items()])
+
+
+def folded_structure(backbone: Backbone, method: MethodConfig) -> MergedModel:
+    """What `fold` makes of a backbone and a method, for weights to be loaded into; the meta device will do.
+
+    LoRA leaves no trace in it, so peft is not needed.
+    """
+    return fold(inject(backbone, replace(method, name="full") if method.name == "lora" else method))
 
 
 def _fold_site(site: Site, modules: SiteModules, kept: dict[str, list[str]]) -> nn.ModuleDict:

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from mwactl.adapter.added import Adapter
 from mwactl.adapter.modules import (
     AlignmentEnhancer,
     AuthorsAlignmentEnhancer,
     Bottleneck,
     KnowledgeExtractor,
 )
-from mwactl.backbone.contract import Modality, Site
+from mwactl.backbone.contract import Backbone, Modality, Site
 from mwactl.config.presets import CompleteMwaConfig, complete
 from mwactl.config.recipe import MwaConfig
-from mwactl.errors import UsageError
+from mwactl.errors import IncompatibleError, UsageError
 
 SHARED = "shared"
 
@@ -26,6 +27,7 @@ class SiteModules(nn.Module):
     def __init__(self, site: Site, modalities: Sequence[Modality], config: CompleteMwaConfig) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
+        self.width = site.width
         self.knowledge_extractor = nn.ModuleDict()
         self.alignment_enhancer = nn.ModuleDict()
         if config.knowledge_extractor:
@@ -49,7 +51,7 @@ class SiteModules(nn.Module):
         return self.alignment_enhancer[SHARED if SHARED in self.alignment_enhancer else modality]
 
 
-class MultiWayAdapter(nn.Module):
+class MultiWayAdapter(Adapter):
     """All modules of one adapter; owns every parameter that MWA adds.
 
     Parameter names read `sites.image/0.knowledge_extractor.image.down.weight`: they depend on the sites' stable
@@ -63,14 +65,43 @@ class MultiWayAdapter(nn.Module):
         for site in selected_sites(sites, config):
             modalities = [modality for modality in site.modalities if modality in config.modalities]
             self.sites[site.name] = SiteModules(site, modalities, self.config)
+        if self.config.share_enhancer == "towers":
+            self._share_across_towers()
 
-    def attach_to(self, sites: Sequence[Site]) -> None:
+    def _share_across_towers(self) -> None:
+        """Let blocks of the same depth of the two towers have the picture tower's Alignment Enhancer.
+
+        Raises:
+            IncompatibleError: The towers have no two such blocks, or blocks of different width.
+        """
+        depths: dict[str, dict[str, SiteModules]] = {}
+        for name, modules in self.sites.items():
+            assert isinstance(modules, SiteModules)
+            if len(modules.modalities) == 1:
+                depths.setdefault(name.rpartition("/")[2], {})[modules.modalities[0]] = modules
+        for depth, towers in depths.items():
+            widths = {modality: modules.width for modality, modules in towers.items()}
+            if len(widths) < 2 or len(set(widths.values())) > 1:
+                raise IncompatibleError(
+                    "the two towers cannot share Alignment Enhancers",
+                    why=f"at depth {depth} the widths are {widths}; a shared module needs blocks of equal width",
+                    fix="method.mwa.share_enhancer=true",
+                )
+            if "image" in towers["image"].alignment_enhancer:
+                towers["text"].alignment_enhancer["text"] = towers["image"].alignment_enhancer["image"]
+
+    def attach_to(self, backbone: Backbone) -> None:
         """Let the backbone's sites compute with this adapter."""
-        for site in sites:
+        for site in backbone.sites(self.config.modalities):
             if site.name in self.sites:
                 modules = self.sites[site.name]
                 assert isinstance(modules, SiteModules)
                 modules.attach_to(site)
+
+    def detach_from(self, backbone: Backbone) -> None:
+        """Let the backbone's sites compute as they did before."""
+        for site in backbone.sites(self.config.modalities):
+            site.detach()
 
     def adds_nothing(self, modality: Modality) -> bool:
         """Whether the adapter cannot change this modality's embeddings, as before training."""
@@ -79,10 +110,15 @@ class MultiWayAdapter(nn.Module):
     def module_counts(self) -> dict[str, int]:
         """How many modules of each kind there are."""
         sites = [modules for modules in self.sites.values() if isinstance(modules, SiteModules)]
-        return {
-            "knowledge_extractor": sum(len(modules.knowledge_extractor) for modules in sites),
-            "alignment_enhancer": sum(len(modules.alignment_enhancer) for modules in sites),
-        }
+        extractors = [module for modules in sites for module in modules.knowledge_extractor.values()]
+        enhancers = [module for modules in sites for module in modules.alignment_enhancer.values()]
+        return {"knowledge_extractor": len(extractors), "alignment_enhancer": len(set(enhancers))}
+
+    def description(self) -> str:
+        """How many modules, where."""
+        counts = self.module_counts()
+        extractors, enhancers = counts["knowledge_extractor"], counts["alignment_enhancer"]
+        return f"{extractors} Knowledge Extractors and {enhancers} Alignment Enhancers at {len(self.sites)} blocks"
 
     def branches(self, modality: Modality) -> Iterator[Bottleneck | AuthorsAlignmentEnhancer]:
         """The modules that this modality's tokens pass through."""

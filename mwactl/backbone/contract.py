@@ -97,6 +97,13 @@ class Site(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no FFN that can be replaced")
 
+    def attention_linears(self, modality: Modality) -> Sequence[nn.Linear]:
+        """The linear maps of the block's attention that this modality's tokens pass through, each called as a module.
+
+        None where attention is one packed product.
+        """
+        return ()
+
     def compile(self, backend: str) -> None:
         """Compute what the block does for each token by `torch.compile` from now on; modules are attached before.
 

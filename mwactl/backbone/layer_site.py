@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,10 @@ class HostLayer(nn.Module):
         """As `Site.feed_forward`, of this layer."""
         return None
 
+    def attention_linears(self, modality: Modality) -> Sequence[nn.Linear]:
+        """As `Site.attention_linears`, of this layer."""
+        return ()
+
     def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
         """As `Site.replace_feed_forward`, of this layer."""
         raise NotImplementedError(f"{type(self).__name__} has no FFN that can be replaced")
@@ -75,6 +79,10 @@ class LayerSite(Site):
     def replace_feed_forward(self, modality: Modality, branch: nn.Module) -> None:
         """Compute `x2 = x1 + branch(x1)` for this modality's tokens from now on."""
         self._layer.replace_feed_forward(modality, branch)
+
+    def attention_linears(self, modality: Modality) -> Sequence[nn.Linear]:
+        """Of this modality's expert where there is one for each."""
+        return self._layer.attention_linears(modality)
 
     def compile(self, backend: str) -> None:
         """Compile what follows attention."""

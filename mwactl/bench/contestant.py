@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from typing import Protocol
 
 import torch
@@ -28,7 +27,8 @@ from mwactl.bench.setup import (
     Setup,
     UnavailableError,
 )
-from mwactl.config.recipe import MethodConfig
+from mwactl.config.recipe import LoraConfig, MethodConfig
+from mwactl.errors import MwactlError
 from mwactl.train.compiled import allow_a_graph_a_block, compile_blocks
 
 _LORA_RANK = 16
@@ -80,13 +80,13 @@ def build_contestant(variant: str, setup: Setup, device: torch.device) -> Contes
         NotFoundError: No such backbone, or its weights are not on this machine.
     """
     model = build_model(variant, setup)
-    if variant == LORA:
-        contestant = _with_lora(model)
-    elif variant in (FULL, MWA_PLAIN, MWA_STRONG):
+    if variant in (FULL, MWA_PLAIN, MWA_STRONG):
         contestant = _plain(variant, model, device)
     else:
         several = variant == MWA_K
         contestant = Contestant(model, model, model.backbone.logit_scale, lean=model.backbone, several=several)
+        if variant == LORA:
+            contestant.notes.append(f"rank {_LORA_RANK}")
         if variant == MWA_COMPILED:
             contestant.compile = partial(compile_blocks, model)
     contestant.module.to(device)
@@ -96,14 +96,20 @@ def build_contestant(variant: str, setup: Setup, device: torch.device) -> Contes
 
 def build_model(variant: str, setup: Setup) -> AdaptedModel:
     """The toolkit's own model of a variant; every MWA variant's adapter has the same values, none of them neutral."""
-    model = inject(
-        build_backbone(setup),
-        MethodConfig(name="mwa" if variant.startswith("mwa") else "full"),
-        seed=setup.seed,
-    )
+    if variant == LORA:
+        return _with_lora(build_backbone(setup))
+    method = MethodConfig(name="mwa" if variant.startswith("mwa") else "full")
+    model = inject(build_backbone(setup), method, seed=setup.seed)
     if model.adapter is not None:
         _disturb(model.adapter, setup.seed + 1)
     return model
+
+
+def _with_lora(backbone: Backbone) -> AdaptedModel:
+    try:
+        return inject(backbone, MethodConfig(name="lora", lora=LoraConfig(rank=_LORA_RANK, targets="ffn")))
+    except MwactlError as error:
+        raise UnavailableError(str(error)) from error
 
 
 def build_backbone(setup: Setup) -> Backbone:
@@ -159,52 +165,3 @@ def _compile(plain: PlainModel) -> None:
     allow_a_graph_a_block()
     for block in plain.blocks():
         block.compile()
-
-
-class _LoraModel(nn.Module):
-    """The toolkit's own model with peft's modules in it."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        return self.backbone.encode_image(pixels)
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        return self.backbone.encode_text(tokens)
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-
-
-def _with_lora(model: AdaptedModel) -> Contestant:
-    try:
-        peft = import_module("peft")
-    except ImportError as error:
-        raise UnavailableError("peft is not installed (pip install peft)") from error
-    backbone = model.backbone
-    names = {id(module): name for name, module in backbone.named_modules()}
-    targets = [names[id(linear)] for linear in _ffn_linears(backbone)]
-    config = peft.LoraConfig(r=_LORA_RANK, lora_alpha=_LORA_RANK, target_modules=targets)
-    peft.inject_adapter_in_model(config, backbone)
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-    lora = _LoraModel(backbone)
-    return Contestant(
-        lora, lora, backbone.logit_scale, lean=backbone, notes=[f"rank {_LORA_RANK}", f"peft {peft.__version__}"]
-    )
-
-
-def _ffn_linears(backbone: Backbone) -> Iterator[nn.Linear]:
-    """Both linear maps of every FFN.
-
-    Raises:
-        UnavailableError: A block's FFN has another form.
-    """
-    for site in backbone.sites():
-        for modality in site.modalities:
-            parts = site.feed_forward(modality)
-            if parts is None:
-                raise UnavailableError(f"the FFN of {site.name} has another form")
-            yield from (parts.fc1, parts.fc2)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from mwactl.adapter import MultiWayAdapter
+from mwactl.adapter import Adapter, MultiWayAdapter
 from mwactl.adapter.modules import Bottleneck
 from mwactl.bench.setup import UnavailableError
 
@@ -107,13 +107,13 @@ def naive_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
-def plain_adapter(adapter: MultiWayAdapter | None) -> PlainAdapter | None:
-    """The adapter in the plain form; None: there is none.
+def plain_adapter(adapter: Adapter | None) -> PlainAdapter | None:
+    """The MultiWay-Adapter in the plain form; None: there is none.
 
     Raises:
         UnavailableError: It has options that the plain form does not know.
     """
-    if adapter is None:
+    if not isinstance(adapter, MultiWayAdapter):
         return None
     config = adapter.config
     known = config.preset == "paper" and config.layer_norm and config.bias and config.activation == "relu"

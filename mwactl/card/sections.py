@@ -10,6 +10,8 @@ from mwactl.card.subject import RECALLS, Evaluation, Subject, without_folder
 _BARS = "▁▂▃▄▅▆▇█"
 _METHODS = {
     "mwa": "a [MultiWay-Adapter](https://arxiv.org/abs/2309.01516)",
+    "lora": "a [LoRA](https://arxiv.org/abs/2106.09685) adapter",
+    "bitfit": "a set of retrained biases ([BitFit](https://arxiv.org/abs/2106.10199))",
     "head": "retrained projections to the shared space (`head`)",
     "full": "a full fine-tuning (`full`)",
 }

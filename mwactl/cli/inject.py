@@ -95,11 +95,7 @@ def _describe(injection: Injection) -> None:
     trained, total = model.trainable_count(), model.backbone.count_parameters()
     out.text(f"{model.backbone.spec.name}   {total:,} parameters, frozen   weights: {model.backbone.weights.source}")
     if adapter is not None:
-        counts = adapter.module_counts()
-        out.text(
-            f"{counts['knowledge_extractor']} Knowledge Extractors and {counts['alignment_enhancer']} Alignment "
-            f"Enhancers at {len(adapter.sites)} blocks"
-        )
+        out.text(adapter.description())
     out.text(f"{trained:,} trainable parameters ({100 * trained / total:.2f} %)")
     if missing := sorted(model.backbone.untrained_parameter_names()):
         out.text(f"the weights lack {', '.join(missing)}: trained and saved with the adapter")

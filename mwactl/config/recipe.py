@@ -90,8 +90,9 @@ class MwaConfig:
     """Dropout on the middle activations while training; in `authors-code` the Knowledge Extractor's alone. Unset: 0 for
     `paper`, 0.1 for `authors-code`."""
 
-    share_enhancer: bool = True
-    """Where both modalities pass through a block, use one Alignment Enhancer for both; else one for each."""
+    share_enhancer: bool | Literal["towers"] = True
+    """Where both modalities pass through a block, use one Alignment Enhancer for both; else one for each. `towers`: the
+    blocks of the same depth of two separate towers share one too; the towers must be of equal width and depth."""
 
     layers: Literal["all"] | SomeLayers = "all"
     """Which blocks of each tower: `all`, `first N` or `last N`."""
@@ -101,22 +102,46 @@ class MwaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """LoRA by peft: a product of two small matrices beside linear maps of every block (baseline)."""
+
+    __pydantic_config__ = _STRICT
+
+    rank: Positive = 16
+    """Of the product."""
+
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """The product counts `alpha / rank` times. Unset: `rank`, so once."""
+
+    dropout: Rate = 0.0
+    """Dropout on what the product reads while training."""
+
+    targets: Literal["all", "ffn", "attention"] = "all"
+    """Beside which linear maps: of the feed-forward networks, of attention, or all. Packed attention (open_clip's
+    own blocks) is no linear map and is left as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What is trained."""
 
     __pydantic_config__ = _STRICT
 
-    name: Literal["mwa", "head", "full"] = "mwa"
-    """`mwa`: the adapter alone. `head`: the projections to the shared space. `full`: every weight (baseline)."""
+    name: Literal["mwa", "lora", "bitfit", "head", "full"] = "mwa"
+    """`mwa`: the adapter alone. Baselines: `lora`: low-rank products. `bitfit`: the biases. `head`: the projections to
+    the shared space. `full`: every weight."""
 
     mwa: MwaConfig = field(default_factory=MwaConfig)
     """Options of `mwa`; without effect on the other methods."""
 
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Options of `lora`; without effect on the other methods."""
+
     train_head: bool = False
-    """Train the projections to the shared space together with `mwa` (`head` and `full` always do)."""
+    """Train the projections to the shared space too; `head` and `full` always do."""
 
     train_logit_scale: bool | None = None
-    """Train the temperature too. Unset: no for `mwa`, yes for `head` and `full`."""
+    """Train the temperature too. Unset: yes for `head` and `full`, no for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
     per_caption, of_captions = _slope(model, captions)
     return MemoryEstimate(
         weights=_bytes(backbone.state_dict().values()),
-        adapter=0 if model.adapter is None else _bytes(model.adapter.parameters()),
+        adapter=0 if model.adapter is None else _bytes(p for p in model.adapter.parameters() if p.requires_grad),
         gradients_and_optimiser=3 * _bytes(model.trainable().values()),
         activations_per_picture=per_picture,
         activations_per_caption=per_caption,

@@ -102,6 +102,7 @@ def combine_adapters(
     """
     reporter = reporter or Silent()
     checked_name(name)  # before anything is read
+    _check_summable(entries)
     states = [adapter_tensors(registry, entry) for entry in entries]
     for entry in entries[1:]:
         _check_alike(entries[0], entry)
@@ -144,6 +145,20 @@ def _at(
     """`scaled`, whatever the model's tensors are at the moment."""
     model.load_adapter_state(before)
     return scaled(model, trained, strength)
+
+
+def _check_summable(entries: Sequence[Entry]) -> None:
+    """Refuse products of two trained matrices: the sum of their factors is not the factors of their sum.
+
+    Raises:
+        IncompatibleError: Several LoRA adapters.
+    """
+    if len(entries) > 1 and entries[0].manifest["method"]["name"] == "lora":
+        raise IncompatibleError(
+            "LoRA adapters cannot be averaged tensor by tensor",
+            why="what they add is a product of two matrices, and the sum of factors is not the factors of a sum",
+            fix=f"merge one of them: mwactl merge {entries[0].reference}",
+        )
 
 
 def _check_alike(first: Entry, other: Entry) -> None:

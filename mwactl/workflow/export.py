@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from mwactl.adapter import AdaptedModel, MergedModel, fold
+from mwactl.backbone.contract import Modality
 from mwactl.data.entry import CatalogueEntry
 from mwactl.errors import MwactlError, UsageError
 from mwactl.evaluate.encode import Embeddings, encode_split
@@ -165,7 +166,7 @@ def _check(opset: int, bounds: Sequence[Bound], split: CheckedSplit | None, limi
 
 def _warn_of_untrained(entry: Entry, model: AdaptedModel | MergedModel, reporter: Reporter) -> None:
     adapter = model.adapter if isinstance(model, AdaptedModel) else None
-    if adapter is not None and all(adapter.adds_nothing(modality) for modality in adapter.config.modalities):
+    if adapter is not None and all(adapter.adds_nothing(modality) for modality in get_args(Modality)):
         reporter.warn(f"{entry.reference} is untrained and adds nothing: what is exported computes as its backbone")
     if entry.manifest.get("train") is None and (missing := sorted(model.backbone.untrained_parameter_names())):
         reporter.warn(f"the weights lack {', '.join(missing)}: these are random, and so is what the export finds")

@@ -36,6 +36,8 @@ def adapter_facts(model: AdaptedModel, fingerprint: str, state: Mapping[str, Ten
     # With the presets' values spelt out: an adapter stays what it is, whatever a preset stands for one day.
     method = replace(model.method, mwa=complete(model.method.mwa))
     config: dict[str, Any] = json.loads(canonical_json(asdict(method)))  # as it will be read back
+    if model.method.name != "lora":
+        del config["lora"]
     base = backbone_facts(model.backbone, fingerprint)
     return {
         "method": {"name": model.method.name, "config": config},

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mwactl.adapter import AdaptedModel, inject
+from mwactl.adapter import AdaptedModel, MultiWayAdapter, inject
 from mwactl.adapter.serialise import to_bytes
 from mwactl.backbone import WeightsRequest, find_spec
 from mwactl.backbone.fingerprint import fingerprint
@@ -38,7 +38,8 @@ class Injection:
     def as_dict(self) -> dict[str, Any]:
         """The JSON document of `mwactl inject`."""
         adapter = self.model.adapter
-        modules = adapter.module_counts() if adapter else {"knowledge_extractor": 0, "alignment_enhancer": 0}
+        none = {"knowledge_extractor": 0, "alignment_enhancer": 0}
+        modules = none | (adapter.module_counts() if adapter else {})
         return {
             "schema": 1,
             "adapter": None if self.entry is None else self.entry.reference,
@@ -49,7 +50,7 @@ class Injection:
             },
             "method": self.model.method.name,
             "trainable_parameters": self.model.trainable_count(),
-            "sites": len(adapter.sites) if adapter else 0,
+            "sites": len(adapter.sites) if isinstance(adapter, MultiWayAdapter) else 0,
             "modules": modules,
             "weights": self.model.backbone.weights.as_dict(),
             "missing_in_weights": sorted(self.model.backbone.untrained_parameter_names()),

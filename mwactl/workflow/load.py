@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mwactl.adapter import AdaptedModel, MergedModel, check_active, fold, inject
+from mwactl.adapter import AdaptedModel, MergedModel, check_active, folded_structure, inject
 from mwactl.adapter.serialise import from_bytes
 from mwactl.backbone import BackbonePlugin, WeightsRequest, find_spec
 from mwactl.backbone.checkpoint import map_safetensors
@@ -92,7 +92,7 @@ def load_merged(
             why="sizes, activation, picture normalisation or tokenizer differ",
             fix="--backbone with the folder that it was made from, or merge the adapter again: mwactl merge REF",
         )
-    model = fold(inject(backbone, method_of(entry)))
+    model = folded_structure(backbone, method_of(entry))
     model.load_complete_state(map_safetensors(file), where=entry.reference)
     return model
 

@@ -201,13 +201,11 @@ def _moved(adapted: AdaptedModel, material: Material, expected: tuple[Tensor, Te
     """How far the adapter's modules move the embeddings: what a merge that lost them all would be off by."""
     if adapted.adapter is None:
         return None
-    sites = adapted.backbone.sites(adapted.method.mwa.modalities)
-    for site in sites:
-        site.detach()
+    adapted.adapter.detach_from(adapted.backbone)
     try:
         return _largest_difference(_rows(adapted, material), expected)
     finally:
-        adapted.adapter.attach_to(sites)
+        adapted.adapter.attach_to(adapted.backbone)
 
 
 def _largest_difference(rows: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> float:

@@ -277,7 +277,8 @@ def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | N
 def _draws_while_encoding(recipe: Recipe) -> bool:
     """Whether a tower in training mode may draw random numbers; a frozen backbone does not, one that is trained may."""
     method = recipe.method
-    return method.name == "full" or (method.name == "mwa" and complete(method.mwa).dropout > 0)
+    dropout = {"mwa": complete(method.mwa).dropout, "lora": method.lora.dropout}.get(method.name, 0)
+    return method.name == "full" or dropout > 0
 
 
 def _claim(folder: Path, *, resume: bool, restart: bool, command: str) -> None:

@@ -236,3 +236,19 @@ def test_on_the_meta_device_no_value_is_ever_made(tiny: Tiny, monkeypatch: pytes
     model = inject(tiny(joint=True).to("meta"), MethodConfig(mwa=MwaConfig(preset="authors-code")))
     assert seen == {"meta"}
     assert all(parameter.is_meta for parameter in model.trainable().values())
+
+
+def test_bitfit_trains_every_bias_and_nothing_else(tiny: Tiny) -> None:
+    backbone = tiny()
+    expected = {f"backbone.{name}" for name, _ in backbone.named_parameters() if name.endswith("bias")}
+    model = inject(backbone, MethodConfig(name="bitfit"))
+    assert set(model.trainable()) == expected
+    assert model.adapter is None
+
+
+@pytest.mark.parametrize("name", ["mwa", "bitfit"])
+def test_heads_are_trained_too_where_asked_and_the_temperature_is_not(tiny: Tiny, name: str) -> None:
+    backbone = tiny()
+    model = inject(backbone, MethodConfig(name=name, train_head=True))
+    assert {f"backbone.{head}" for head in backbone.head_parameter_names()} <= set(model.trainable())
+    assert not backbone.logit_scale.requires_grad

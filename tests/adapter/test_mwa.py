@@ -12,7 +12,7 @@ from mwactl.adapter import MultiWayAdapter, inject
 from mwactl.adapter.modules import AuthorsAlignmentEnhancer, Bottleneck
 from mwactl.adapter.mwa import selected_sites
 from mwactl.config.recipe import MethodConfig, MwaConfig
-from mwactl.errors import ExitCode, UsageError
+from mwactl.errors import ExitCode, IncompatibleError, UsageError
 
 Tiny = Callable[..., Any]
 D = 12
@@ -104,7 +104,7 @@ def test_too_many_layers_leave_the_backbone_untouched(tiny: Tiny, pixels: torch.
 def test_both_modalities_use_the_one_shared_enhancer_and_their_own_extractor(tiny: Tiny) -> None:
     backbone = tiny(joint=True)
     sites = backbone.sites()
-    MultiWayAdapter(sites, MwaConfig()).attach_to(sites)
+    MultiWayAdapter(sites, MwaConfig()).attach_to(backbone)
     for block in backbone.image_blocks:
         assert block.enhancers["image"] is block.enhancers["text"]
         assert block.extractors["image"] is not block.extractors["text"]
@@ -113,7 +113,7 @@ def test_both_modalities_use_the_one_shared_enhancer_and_their_own_extractor(tin
 def test_unshared_enhancers_are_one_a_modality(tiny: Tiny) -> None:
     backbone = tiny(joint=True)
     sites = backbone.sites()
-    MultiWayAdapter(sites, MwaConfig(share_enhancer=False)).attach_to(sites)
+    MultiWayAdapter(sites, MwaConfig(share_enhancer=False)).attach_to(backbone)
     for block in backbone.image_blocks:
         assert block.enhancers["image"] is not block.enhancers["text"]
 
@@ -185,3 +185,27 @@ def test_modules_take_the_hosts_epsilon(tiny: Tiny) -> None:
     norms = [module for module in adapter.modules() if isinstance(module, torch.nn.LayerNorm)]
     assert len(norms) == 8
     assert {norm.eps for norm in norms} == {1e-6}
+
+
+def test_towers_of_equal_blocks_can_share_their_enhancers(
+    tiny: Tiny, pixels: torch.Tensor, tokens: torch.Tensor, train_a_little: Callable[..., None]
+) -> None:
+    backbone = tiny()
+    image, text = backbone.encode_image(pixels), backbone.encode_text(tokens)
+    model = inject(backbone, MethodConfig(mwa=MwaConfig(share_enhancer="towers")))
+    for one, other in zip(backbone.image_blocks, backbone.text_blocks, strict=True):
+        assert one.enhancers["image"] is other.enhancers["text"]
+    assert model.adapter is not None
+    assert model.adapter.module_counts() == {"knowledge_extractor": 4, "alignment_enhancer": 2}
+    assert model.trainable_count() < inject(tiny(), MethodConfig()).trainable_count()
+    train_a_little(model)
+    assert not torch.equal(model.encode_image(pixels), image)
+    assert not torch.equal(model.encode_text(tokens), text)
+    other = inject(tiny(), MethodConfig(mwa=MwaConfig(share_enhancer="towers")), seed=4)
+    other.load_adapter_state(model.adapter_state())
+    assert torch.equal(other.encode_text(tokens), model.encode_text(tokens))
+
+
+def test_towers_of_other_blocks_cannot_share(tiny: Tiny) -> None:
+    with pytest.raises(IncompatibleError, match="cannot share"):
+        inject(tiny(), MethodConfig(mwa=MwaConfig(share_enhancer="towers", modalities=("image",))))

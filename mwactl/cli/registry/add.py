@@ -139,12 +139,8 @@ def _print_adoption(adoption: Adoption) -> None:
     model, foreign = adoption.injection.model, adoption.foreign
     adapter = model.adapter
     assert adapter is not None
-    counts = adapter.module_counts()
     out.text(f"{adoption.file.name}   sha256:{foreign.sha256[:12]}…   on {foreign.backbone}")
-    out.text(
-        f"{counts['knowledge_extractor']} Knowledge Extractors and {counts['alignment_enhancer']} Alignment Enhancers "
-        f"at {len(adapter.sites)} blocks, {model.trainable_count():,} parameters"
-    )
+    out.text(f"{adapter.description()}, {model.trainable_count():,} parameters")
     print_fact("options", dict(foreign.options))
     entry = adoption.injection.entry
     out.text(f"backbone  {adoption.backbone_file}")
