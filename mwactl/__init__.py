@@ -1,26 +1,18 @@
-"""mwactl: the whole life of an adapter in image-text retrieval."""
+"""mwactl: the whole life of an adapter in image-text retrieval. `mwactl.api` is all of it for programs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mwactl.search import Encoder
+    from mwactl.api import Encoder
 
+__all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
 
 def load(name: str | None = None, *, device: str = "auto", download: bool = False) -> Encoder:
-    """A model by its name: `mwactl.load("coco-mwa:prod").encode_texts(["two dogs"])` -> [1, e], rows of length one.
+    """As `mwactl.api.load`."""
+    from mwactl import api  # heavier than a version number should be
 
-    Args:
-        name: A registry reference (adapter or merged model), or a folder that `mwactl export` wrote; None: the newest.
-        device: `auto`, `cpu` or `cuda`.
-        download: Whether the network may be used for the backbone's weights.
-
-    Raises:
-        MwactlError: There is no such model, it is damaged, or its backbone is not here.
-    """
-    from mwactl.workflow.encoder import open_encoder  # imports torch only where it is needed
-
-    return open_encoder(name, device=device, download=download)
+    return api.load(name, device=device, download=download)

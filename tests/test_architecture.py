@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "runtime",
         "quickstart",
     },
+    "api": BASE | {"config", "registry", "backbone", "search", "workflow"},
     "cli": BASE
     | {
         "bench",

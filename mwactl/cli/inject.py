@@ -10,7 +10,6 @@ import typer
 
 from mwactl.cli.options import Backbone, Debug, Download, DryRun, Json, Quiet, Weights
 from mwactl.cli.output import out, size
-from mwactl.errors import UsageError
 
 if TYPE_CHECKING:
     from mwactl.workflow.inject import Injection
@@ -44,10 +43,9 @@ def inject(
     A dry run reads no weights: it counts on the meta device, in seconds, and estimates training's memory.
     """
     from mwactl.backbone import WeightsRequest
-    from mwactl.config import parse_recipe
-    from mwactl.files import canonical_json
     from mwactl.registry import Registry
-    from mwactl.workflow.inject import default_name, inject_adapter, plan_injection
+    from mwactl.registry.reference import checked_name
+    from mwactl.workflow.inject import default_name, inject_adapter, method_of_options, plan_injection
 
     flags = {
         "preset": preset,
@@ -56,21 +54,15 @@ def inject(
         "modalities": f"[{modalities}]" if modalities else None,
     }
     given = [f"method.mwa.{key}={value}" for key, value in flags.items() if value is not None]
-    if foreign := [option for option in overrides or [] if not option.startswith("method.")]:
-        raise UsageError(
-            f"inject takes options of the method alone, not {foreign[0]!r}",
-            fix="--name, --backbone, --weights and --seed say the rest; mwactl help config lists method.…",
-        )
-    document = {"name": name or "unnamed", "backbone": {"name": backbone}, "data": {"name": "none"}}
-    recipe = parse_recipe(canonical_json(document).decode(), "the arguments", [*given, *(overrides or [])]).recipe
-    adapter_name = name or default_name(backbone, recipe.method.name)
+    method = method_of_options([*given, *(overrides or [])])
+    adapter_name = checked_name(name or default_name(backbone, method.name))
     if dry_run:
-        injection = plan_injection(backbone, recipe.method)
+        injection = plan_injection(backbone, method)
     else:
         injection = inject_adapter(
             Registry.default(reporter=out),
             backbone,
-            recipe.method,
+            method,
             name=adapter_name,
             weights=WeightsRequest(weights, seed, download, out),
             seed=seed,

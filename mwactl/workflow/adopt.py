@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,11 @@ from mwactl.backbone.checkpoint import write_weights
 from mwactl.backbone.digests import known_sha256, record_path, recorded_sha256
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.spec import ForeignAdapter, ImportHints, ImportsAdapters
-from mwactl.config import parse_recipe
-from mwactl.config.recipe import MethodConfig
 from mwactl.errors import IncompatibleError, NotFoundError, UsageError, VerificationError
-from mwactl.files import canonical_json
 from mwactl.home import weights_path
 from mwactl.registry import Registry
 from mwactl.registry.reference import checked_name
-from mwactl.workflow.inject import Injection, default_name, publish_once
+from mwactl.workflow.inject import Injection, default_name, method_of_options, publish_once
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def plan_adoption(
         raise UsageError(f"--alpha {hints.alpha}: not a number that can scale anything", fix="--alpha 0.1")
     foreign = _read(file, backbone, hints)
     plugin, spec = find_spec(foreign.backbone)
-    model = inject(plugin.build_without_weights(spec), _method(foreign.options))
+    model = inject(plugin.build_without_weights(spec), method_of_options(given={"mwa": dict(foreign.options)}))
     model.load_adapter_state(foreign.tensors)
     return Adoption(
         injection=Injection(entry=None, model=model, fingerprint=None),
@@ -146,17 +143,6 @@ def _read(file: Path, backbone: str | None, hints: ImportHints) -> ForeignAdapte
         why=f"no tensor in it has a name that the authors' program gives to modules on {backbone or 'a backbone'}",
         fix="--from-authors FILE with a checkpoint that their training wrote",
     )
-
-
-def _method(options: Mapping[str, Any]) -> MethodConfig:
-    """The method with these options, held to the same rules as a recipe's.
-
-    Raises:
-        RecipeError: An option has a value that it cannot have.
-    """
-    document = {"name": "imported", "backbone": {"name": "none"}, "data": {"name": "none"}}
-    recipe = canonical_json({**document, "method": {"mwa": dict(options)}}).decode()
-    return parse_recipe(recipe, "the adapter's options").recipe.method
 
 
 @contextmanager

@@ -12,7 +12,10 @@ from mwactl.adapter.serialise import to_bytes
 from mwactl.backbone import WeightsRequest, find_spec
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.local_folder import LOCAL_DIR
+from mwactl.config import parse_recipe
 from mwactl.config.recipe import MethodConfig
+from mwactl.errors import UsageError
+from mwactl.files import canonical_json
 from mwactl.registry import Entry, Registry
 from mwactl.train.memory import MemoryEstimate, estimate_memory
 from mwactl.workflow.facts import ADAPTER, ADAPTER_FILE, adapter_facts
@@ -63,6 +66,26 @@ def default_name(backbone: str, method: str) -> str:
     stem = portable_name(backbone).rpartition(LOCAL_DIR)[2]
     spelled = re.sub(r"[^a-z0-9._-]+", "-", f"{stem}-{method}".lower())
     return re.sub(r"\.+", ".", spelled).strip("-._")[:64].rstrip(".")
+
+
+def method_of_options(options: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> MethodConfig:
+    """The method with these options, held to the same rules as a recipe's.
+
+    Args:
+        options: `method.…=VALUE`, as on the command line.
+        given: The recipe's section `method` that they are applied to.
+
+    Raises:
+        UsageError: An option is none of the method's.
+        RecipeError: Options have values that they cannot have, or do not go together.
+    """
+    if foreign := [option for option in options if not option.startswith("method.")]:
+        raise UsageError(
+            f"inject takes options of the method alone, not {foreign[0]!r}",
+            fix="--name, --backbone, --weights and --seed say the rest; mwactl help config lists method.…",
+        )
+    recipe = {"name": "unnamed", "backbone": {"name": "none"}, "data": {"name": "none"}, "method": dict(given or {})}
+    return parse_recipe(canonical_json(recipe).decode(), "the arguments", options).recipe.method
 
 
 def plan_injection(backbone_name: str, method: MethodConfig) -> Injection:
