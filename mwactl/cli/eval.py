@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mwactl.cli.completion import complete_reference
+from mwactl.cli.completion import complete_backbone, complete_data, complete_reference
 from mwactl.cli.options import Debug, Device, Download, Json, Quiet, Weights
 from mwactl.cli.output import Column, duration, out
 from mwactl.errors import UsageError
@@ -22,16 +22,26 @@ def evaluate(
             autocompletion=complete_reference,
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="A data set (mwactl data list).")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="A data set (mwactl data list).", autocompletion=complete_data),
+    ] = None,
     zero_shot: Annotated[
         str | None,
         typer.Option(
-            "--zero-shot", metavar="DATA", help="A data set the adapter must never have seen: this is checked."
+            "--zero-shot",
+            metavar="DATA",
+            help="A data set the adapter must never have seen: this is checked.",
+            autocompletion=complete_data,
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", help="Without REF: evaluate it bare. With REF: where its backbone's folder is now."),
+        typer.Option(
+            "--backbone",
+            help="Without REF: evaluate it bare. With REF: where its backbone's folder is now.",
+            autocompletion=complete_backbone,
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
     protocol: Annotated[str, typer.Option("--protocol", help="full, or coco-1k (mean of five folds).")] = "full",
@@ -46,10 +56,11 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate retrieval: R@1/5/10, median and mean rank both ways, RSUM.
+    """Evaluate retrieval: R@1/5/10 and RSUM with 95 % intervals, median and mean rank, both ways.
 
     Each picture and caption is encoded once; a picture counts as found if any of its captions is in the top k; ties
-    count against the model. The result of an adapter is kept with its version.
+    count against the model. Intervals are of the bootstrap over pictures: how far the numbers move with other queries
+    of this kind. The result of an adapter is kept with its version, and the rank of every query for mwactl compare.
     """
     name = _data_name(data, zero_shot, reference, backbone)
     if on_error not in ("stop", "skip"):
@@ -105,17 +116,37 @@ def _describe(document: dict[str, Any], took: str) -> None:
         f"protocol {document['protocol']}{claim}"
     )
     rows = [
-        {"direction": "image→text", **document["image_to_text"]},
-        {"direction": "text→image", **document["text_to_image"]},
+        {"direction": "image→text", **document["image_to_text"], **_margins(document, "image_to_text")},
+        {"direction": "text→image", **document["text_to_image"], **_margins(document, "text_to_image")},
     ]
-    percent = [Column(f"R@{k}", f"R@{k}", right=True, format="{:.1f}".format, keep=True) for k in (1, 5, 10)]
+    recalls = [
+        column
+        for k in (1, 5, 10)
+        for column in (
+            Column(f"R@{k}", f"R@{k}", right=True, format="{:.1f}".format, keep=True),
+            Column(f"±R@{k}", "±", right=True),
+        )
+    ]
     out.table(
         rows,
         [
             Column("direction", "", keep=True),
-            *percent,
+            *recalls,
             Column("median_rank", "median rank", right=True, format="{:g}".format),
             Column("mean_rank", "mean rank", right=True, format="{:.1f}".format),
         ],
     )
-    out.text(f"RSUM {document['rsum']:.1f}   data {data['digest'][:12]}…   {took}")
+    intervals = document["intervals"]
+    margin = f" ± {_half(intervals['rsum'])}" if intervals else ""
+    out.text(f"RSUM {document['rsum']:.1f}{margin}   data {data['digest'][:12]}…   {took}")
+    if intervals:
+        out.text(f"±: half of the {100 * intervals['level']:g} % interval over pictures; --json has both ends")
+
+
+def _margins(document: dict[str, Any], direction: str) -> dict[str, str]:
+    intervals = document["intervals"]
+    return {f"±{name}": _half(ends) for name, ends in intervals[direction].items()} if intervals else {}
+
+
+def _half(ends: list[float]) -> str:
+    return f"{(ends[1] - ends[0]) / 2:.1f}"

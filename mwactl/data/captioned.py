@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mwactl.data.formats.rows import Row
+from mwactl.data.picture_file import PictureFile
 from mwactl.errors import DataError
 from mwactl.files import canonical_json, sha256_bytes
 
@@ -52,14 +52,17 @@ class CaptionedImages:
     split: str
     """The split's name."""
 
-    images: tuple[Path, ...]
-    """Absolute paths, each once, in the order of the split."""
+    images: tuple[PictureFile, ...]
+    """Absolute paths, or what stands for them, each once, in the order of the split."""
 
     captions: tuple[str, ...]
     """Captions as they were written, in order; none is empty. The same text may stand for two pictures."""
 
     pairs: NDArray[np.int64]
     """`[p, 2]`: (picture index, caption index), sorted by caption index; every picture and caption occurs."""
+
+    tags: tuple[str, ...] = ()
+    """One a picture, empty where it has none; no tags at all: `()`. What a result is also given for the parts of."""
 
     def __post_init__(self) -> None:
         """Check that the fields fit together."""
@@ -74,6 +77,8 @@ class CaptionedImages:
             raise ValueError("a picture's path is not absolute")
         if not all(caption.strip() for caption in self.captions):
             raise ValueError("a caption is empty")
+        if self.tags and (len(self.tags) != len(self.images) or not any(self.tags)):
+            raise ValueError("tags must be one a picture, or () where no picture has one")
         if np.any(np.diff(pairs[:, 1]) < 0):
             raise ValueError("pairs are not sorted by caption index")
         for column, count, thing in ((0, len(self.images), "picture"), (1, len(self.captions), "caption")):
@@ -83,13 +88,17 @@ class CaptionedImages:
     @classmethod
     def from_rows(cls, name: str, split: str, rows: Iterable[Row]) -> CaptionedImages:
         """The split that some rows of an annotation file describe; each row is one caption of its own."""
-        index_of: dict[Path, int] = {}
+        index_of: dict[PictureFile, int] = {}
+        tag_of: dict[PictureFile, str] = {}
         captions, owners = [], []
         for row in rows:
             owners.append(index_of.setdefault(row.image, len(index_of)))
             captions.append(row.caption)
+            if row.tag:
+                tag_of[row.image] = row.tag
         pairs = np.stack([np.array(owners, dtype=np.int64), np.arange(len(owners), dtype=np.int64)], axis=1)
-        return cls(name, split, tuple(index_of), tuple(captions), pairs)
+        tags = tuple(tag_of.get(image, "") for image in index_of) if tag_of else ()
+        return cls(name, split, tuple(index_of), tuple(captions), pairs, tags)
 
     def without(self, bad: Collection[int]) -> CaptionedImages:
         """The split without some pictures (indices) and without the captions that only they had.
@@ -111,12 +120,14 @@ class CaptionedImages:
             )
         images, image_index = np.unique(pairs[:, 0], return_inverse=True)
         captions, caption_index = np.unique(pairs[:, 1], return_inverse=True)
+        tags = tuple(self.tags[i] for i in images) if self.tags else ()
         return CaptionedImages(
             self.name,
             self.split,
             tuple(self.images[i] for i in images),
             tuple(self.captions[i] for i in captions),
             np.stack([image_index, caption_index], axis=1),
+            tags if any(tags) else (),
         )
 
     def captions_of(self) -> list[list[int]]:

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from mwactl.errors import UsageError
-from mwactl.evaluate.ranks import Indices
+from mwactl.evaluate.queries import Indices
 
 RECALL_AT = (1, 5, 10)
+DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
+METRICS = (*(f"{way}.R@{k}" for way in DIRECTIONS for k in RECALL_AT), "rsum")
+"""The names by which a metric is asked for, and what intervals and comparisons are given of."""
 
 
 def direction_metrics(ranks: Indices) -> dict[str, float]:

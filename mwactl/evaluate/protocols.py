@@ -16,7 +16,8 @@ import numpy as np
 
 from mwactl.errors import UsageError
 from mwactl.evaluate.metrics import direction_metrics, rsum
-from mwactl.evaluate.ranks import Embeddings, Indices, Ranks, checked_embeddings, checked_pairs, retrieval_ranks
+from mwactl.evaluate.queries import Indices, QueryRanks
+from mwactl.evaluate.ranks import Embeddings, Ranks, checked_embeddings, checked_pairs, retrieval_ranks
 
 FOLDS = 5
 FOLD_IMAGES = 1000
@@ -35,9 +36,9 @@ class RetrievalResult:
     rsum: float
     tie_rate: float
     """Share (0 to 1) of queries whose best own score equals a non-own candidate's."""
-    ranks: Ranks
-    """[images] and [texts] ranks, in the order of the embeddings. Under `coco-1k` they are ranks within the block; a
-    caption with images in several blocks has the worst of its ranks here (the metrics use all of them)."""
+    ranks: QueryRanks
+    """The rank of every query, in the order of the embeddings; under `coco-1k` ranks within the block, block by block:
+    a caption with images in several blocks is a query in each."""
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers without the raw ranks, for JSON."""
@@ -88,40 +89,61 @@ def check_protocol(protocol: str, images: int) -> None:
 
 
 def _full(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalResult:
-    ranks = retrieval_ranks(images, texts, pairs)
-    return _result("full", ranks, [ranks])
+    pairs = checked_pairs(pairs, len(images), len(texts))
+    fold = _Fold(retrieval_ranks(images, texts, pairs), np.arange(len(texts)), _first_pictures(pairs))
+    return _result("full", len(texts), [fold])
 
 
 def _coco_1k(images: Embeddings, texts: Embeddings, pairs: Indices) -> RetrievalResult:
     # Checked as a whole, before folds are cut: messages then count and name what the caller knows.
     images, texts = checked_embeddings(images, "image"), checked_embeddings(texts, "text")
     pairs = checked_pairs(pairs, len(images), len(texts))
-    folds: list[Ranks] = []
-    worst = np.zeros(len(texts), np.int64)  # [n_texts]
+    folds = []
     for start in range(0, len(images), FOLD_IMAGES):
         inside = pairs[(pairs[:, 0] >= start) & (pairs[:, 0] < start + FOLD_IMAGES)]
         fold_texts, text_index = np.unique(inside[:, 1], return_inverse=True)
         fold_pairs = np.stack([inside[:, 0] - start, text_index], axis=1)
-        fold = retrieval_ranks(images[start : start + FOLD_IMAGES], texts[fold_texts], fold_pairs)
-        folds.append(fold)
-        worst[fold_texts] = np.maximum(worst[fold_texts], fold.text_to_image)
-    queries = [fold.image_to_text.size + fold.text_to_image.size for fold in folds]
-    ties = float(np.average([fold.ties for fold in folds], weights=queries))
-    return _result("coco-1k", Ranks(np.concatenate([fold.image_to_text for fold in folds]), worst, ties), folds)
+        ranks = retrieval_ranks(images[start : start + FOLD_IMAGES], texts[fold_texts], fold_pairs)
+        folds.append(_Fold(ranks, fold_texts, start + _first_pictures(fold_pairs)))
+    return _result("coco-1k", len(texts), folds)
 
 
-def _result(protocol: str, ranks: Ranks, folds: Sequence[Ranks]) -> RetrievalResult:
-    image_to_text = _mean([direction_metrics(fold.image_to_text) for fold in folds])
-    text_to_image = _mean([direction_metrics(fold.text_to_image) for fold in folds])
+@dataclass(frozen=True)
+class _Fold:
+    """The ranks of a block, and of each of its captions which one it is and its first picture."""
+
+    ranks: Ranks
+    texts: Indices
+    pictures: Indices
+
+
+def _first_pictures(pairs: Indices) -> Indices:
+    """[p, 2] (picture, caption) -> [n_texts], where every caption has a picture."""
+    pictures = np.full(pairs[:, 1].max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(pictures, pairs[:, 1], pairs[:, 0])
+    return pictures
+
+
+def _result(protocol: str, texts: int, folds: Sequence[_Fold]) -> RetrievalResult:
+    image_to_text = _mean([direction_metrics(fold.ranks.image_to_text) for fold in folds])
+    text_to_image = _mean([direction_metrics(fold.ranks.text_to_image) for fold in folds])
+    queries = QueryRanks(
+        image_to_text=np.concatenate([fold.ranks.image_to_text for fold in folds]),
+        text_to_image=np.concatenate([fold.ranks.text_to_image for fold in folds]),
+        texts=np.concatenate([fold.texts for fold in folds]),
+        pictures=np.concatenate([fold.pictures for fold in folds]),
+        folds=len(folds),
+    )
+    counts = [fold.ranks.image_to_text.size + fold.ranks.text_to_image.size for fold in folds]
     return RetrievalResult(
-        images=ranks.image_to_text.size,
-        texts=ranks.text_to_image.size,
+        images=len(queries.image_to_text),
+        texts=texts,
         protocol=protocol,
         image_to_text=image_to_text,
         text_to_image=text_to_image,
         rsum=rsum(image_to_text, text_to_image),
-        tie_rate=ranks.ties,
-        ranks=ranks,
+        tie_rate=float(np.average([fold.ranks.ties for fold in folds], weights=counts)),
+        ranks=queries,
     )
 
 

@@ -25,9 +25,9 @@ import numpy.typing as npt
 import torch
 
 from mwactl.errors import MwactlError, UsageError
+from mwactl.evaluate.queries import Indices
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
-Indices: TypeAlias = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 48 * 2**20  # above 32 MiB glibc maps the strip and gives it back after each use
 FEWEST_ROWS = 16

@@ -12,8 +12,10 @@ from mwactl.backbone.contract import Backbone
 from mwactl.backbone.fingerprint import fingerprint
 from mwactl.backbone.precision import choose_device, choose_precision
 from mwactl.errors import MwactlError, ResourceError, VerificationError
+from mwactl.evaluate.bootstrap import metric_intervals
 from mwactl.evaluate.encode import encode_split
 from mwactl.evaluate.protocols import RetrievalResult, check_protocol, evaluate_embeddings
+from mwactl.evaluate.queries import QueryRanks
 from mwactl.progress import Reporter
 from mwactl.registry import Entry, Registry
 from mwactl.workflow import pictures
@@ -22,6 +24,7 @@ from mwactl.workflow.load import load_model
 from mwactl.workflow.picture_source import CacheMode, PictureSource, evaluation_source
 from mwactl.workflow.place import remember
 from mwactl.workflow.splits import CheckedSplit
+from mwactl.workflow.stored_ranks import keep_ranks
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,19 @@ class EvaluationOptions:
     precision: str = "fp32"
     workers: int | None = None
     cache: CacheMode = "auto"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one evaluation found.
+
+    Args:
+        document: The numbers with their intervals, and what they were computed on and with.
+        ranks: The rank of every query.
+    """
+
+    document: dict[str, Any]
+    ranks: QueryRanks
 
 
 def evaluate_model(
@@ -89,11 +105,17 @@ def evaluate_backbone(
     backbone: Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter
 ) -> dict[str, Any]:
     """The evaluation document of a backbone without an adapter."""
+    return rank_backbone(backbone, split, options, reporter).document
+
+
+def rank_backbone(backbone: Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter) -> Evaluated:
+    """Evaluate a backbone without an adapter; nothing is kept."""
     identity = fingerprint(backbone)
     if missing := sorted(backbone.untrained_parameter_names()):
         reporter.warn(f"the weights lack {', '.join(missing)}: these are random, so the numbers mean nothing yet")
     result = evaluate_model(backbone, split, options, reporter)
-    return _document(result, split, options, adapter=None, backbone=backbone, identity=identity, zero_shot=None)
+    document = _document(result, split, options, adapter=None, backbone=backbone, identity=identity, zero_shot=None)
+    return Evaluated(document, result.ranks)
 
 
 def evaluate_adapter(
@@ -108,7 +130,26 @@ def evaluate_adapter(
     weights: str | None = None,
     download: bool = False,
 ) -> dict[str, Any]:
-    """The evaluation document of an adapter; it is attached to its version in the registry.
+    """The evaluation document of an adapter; arguments, effects and errors are those of `rank_adapter`."""
+    return rank_adapter(
+        registry, entry, split, options, reporter,
+        zero_shot=zero_shot, backbone_name=backbone_name, weights=weights, download=download,
+    ).document  # fmt: skip
+
+
+def rank_adapter(
+    registry: Registry,
+    entry: Entry,
+    split: CheckedSplit,
+    options: EvaluationOptions,
+    reporter: Reporter,
+    *,
+    zero_shot: bool = False,
+    backbone_name: str | None = None,
+    weights: str | None = None,
+    download: bool = False,
+) -> Evaluated:
+    """Evaluate an adapter; the document and the ranks are attached to its version in the registry.
 
     So is the place of its backbone, where `backbone_name` or `weights` says a new one.
 
@@ -130,12 +171,13 @@ def evaluate_adapter(
     document["backbone"]["parameters"] = entry.manifest["base"]["parameters"]  # a merged model's are not the backbone's
     try:
         registry.attach(entry, "evaluation", document)
+        keep_ranks(registry, entry, document, result.ranks)
         if backbone_name or weights:
             remember(registry, entry, model.backbone)
     except MwactlError as error:
         # The numbers are the answer; a registry that cannot be written to must not swallow them.
         reporter.warn(f"the result could not be kept with {entry.reference}: {error}")
-    return document
+    return Evaluated(document, result.ranks)
 
 
 def check_unseen(registry: Registry, entry: Entry, split: CheckedSplit) -> None:
@@ -200,6 +242,7 @@ def _document(
     return {
         "schema": 1,
         **result.as_dict(),
+        "intervals": metric_intervals(result.ranks),
         "adapter": None if adapter is None else {"reference": adapter.reference, "digest": adapter.digest},
         "backbone": backbone_facts(backbone, identity),
         "data": data_facts(split),

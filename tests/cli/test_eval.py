@@ -28,21 +28,44 @@ def test_it_prints_both_directions_and_the_next_command(mwactl_cli, backbone, ti
     assert lines[0] == f"clip:local-dir:{Path(backbone).name} on tiny test: 8 pictures × 16 captions, protocol full"
     for line, direction, key in ((lines[1], "image→text", "image_to_text"), (lines[2], "text→image", "text_to_image")):
         numbers = document[key]
-        recalls = [f"{numbers[f'R@{k}']:.1f}" for k in (1, 5, 10)]
+        ends = document["intervals"][key]
+        recalls = [
+            cell
+            for name in ("R@1", "R@5", "R@10")
+            for cell in (f"{numbers[name]:.1f}", f"{(ends[name][1] - ends[name][0]) / 2:.1f}")
+        ]
         assert line.split("\t") == [direction, *recalls, f"{numbers['median_rank']:g}", f"{numbers['mean_rank']:.1f}"]
-    assert lines[3].startswith(f"RSUM {document['rsum']:.1f}   data {document['data']['digest'][:12]}…")
+    low, high = document["intervals"]["rsum"]
+    margin = f"± {(high - low) / 2:.1f}"
+    assert lines[3].startswith(f"RSUM {document['rsum']:.1f} {margin}   data {document['data']['digest'][:12]}…")
+    assert lines[4].startswith("±: half of the 95 % interval over pictures")
     assert result.stderr == f"next: mwactl inject --backbone {backbone}\n"
+
+
+def test_one_picture_has_no_intervals(mwactl_cli, backbone, tiny_pictures: Path, tmp_path: Path):
+    (tmp_path / "one.csv").write_text("image,caption,split\ntest-00.png,a square,test\n")
+    files = ["--annotations", tmp_path / "one.csv", "--images", tiny_pictures / "images"]
+    assert mwactl_cli("data", "add", "one", "--format", "csv", *files, "-q").code == 0
+    result = mwactl_cli("eval", "--backbone", backbone, "--data", "one")
+    assert result.stdout.splitlines()[1] == "image→text\t100.0\t\t100.0\t\t100.0\t\t1\t1.0", result.stderr
+    assert "±" not in result.stdout
+    assert mwactl_cli("eval", "--backbone", backbone, "--data", "one", "--json").json["intervals"] is None
 
 
 def test_json_has_the_promised_keys(mwactl_cli, adapter, backbone):
     result = mwactl_cli("eval", adapter, "--data", "tiny", "--json")
     document, entry = result.json, Registry.default().resolve(adapter)
     assert set(document) == {
-        "schema", "images", "texts", "image_to_text", "text_to_image", "rsum", "protocol", "tie_rate", "adapter",
-        "backbone", "data", "zero_shot", "precision", "versions",
+        "schema", "images", "texts", "image_to_text", "text_to_image", "rsum", "protocol", "tie_rate", "intervals",
+        "adapter", "backbone", "data", "zero_shot", "precision", "versions",
     }  # fmt: skip
     for direction in ("image_to_text", "text_to_image"):
         assert set(document[direction]) == {"R@1", "R@5", "R@10", "median_rank", "mean_rank"}
+    assert set(document["intervals"]) == {"level", "resamples", "seed", "image_to_text", "text_to_image", "rsum"}
+    for direction in ("image_to_text", "text_to_image"):
+        assert set(document["intervals"][direction]) == {"R@1", "R@5", "R@10"}
+        for name, (low, high) in document["intervals"][direction].items():
+            assert low <= document[direction][name] <= high
     recalls = [document[d][f"R@{k}"] for d in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
     assert document["rsum"] == pytest.approx(sum(recalls))
     assert (document["schema"], document["images"], document["texts"]) == (1, 8, 16)

@@ -113,3 +113,17 @@ def test_digest_is_pinned_across_versions(many_to_many: CaptionedImages) -> None
 def test_digest_needs_every_picture(many_to_many: CaptionedImages, digests: list[str]) -> None:
     with pytest.raises(ValueError, match="as many digests"):
         many_to_many.digest(digests)
+
+
+def test_tags_are_one_a_picture_and_stay_with_it(many_to_many: CaptionedImages) -> None:
+    tagged = replace(many_to_many, tags=("indoor", "", "street"))
+    assert tagged.without({1}).tags == ("indoor", "street")
+    assert tagged.without({0, 2}).tags == ()
+    assert many_to_many.tags == ()
+    assert tagged.digest([A, B, C]) == many_to_many.digest([A, B, C])
+
+
+@pytest.mark.parametrize("tags", [("indoor",), ("", "", "")])
+def test_tags_that_do_not_fit_are_refused(many_to_many: CaptionedImages, tags: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="one a picture"):
+        replace(many_to_many, tags=tags)

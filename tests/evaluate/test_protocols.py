@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mwactl.errors import MwactlError, UsageError
+from mwactl.evaluate.bootstrap import resample
 from mwactl.evaluate.metrics import direction_metrics
 from mwactl.evaluate.protocols import FOLDS, evaluate_embeddings
 from mwactl.evaluate.ranks import retrieval_ranks
@@ -43,6 +44,7 @@ def test_full_reports_the_metrics_of_the_ranks():
     ranks = retrieval_ranks(images, texts, pairs)
     np.testing.assert_array_equal(result.ranks.image_to_text, ranks.image_to_text)
     np.testing.assert_array_equal(result.ranks.text_to_image, ranks.text_to_image)
+    np.testing.assert_array_equal(result.ranks.pictures, pairs[:, 0])
     assert (result.images, result.texts, result.protocol) == (40, 100, "full")
     assert result.image_to_text == direction_metrics(ranks.image_to_text)
     assert result.text_to_image == direction_metrics(ranks.text_to_image)
@@ -83,7 +85,10 @@ def test_coco_1k_is_the_mean_of_five_blocks_cut_by_hand(coco_like, in_five_block
         result = evaluate_embeddings(images[members.start : members.stop], texts[captions], local)
         blocks.append(result)
         tied += result.tie_rate * (1000 + len(captions))
-        np.testing.assert_array_equal(in_five_blocks.ranks.text_to_image[captions], result.ranks.text_to_image)
+        queries = in_five_blocks.ranks.pictures // 1000 == fold
+        np.testing.assert_array_equal(in_five_blocks.ranks.texts[queries], captions)
+        np.testing.assert_array_equal(in_five_blocks.ranks.pictures[queries], pairs[captions, 0])
+        np.testing.assert_array_equal(in_five_blocks.ranks.text_to_image[queries], result.ranks.text_to_image)
         np.testing.assert_array_equal(
             in_five_blocks.ranks.image_to_text[members.start : members.stop], result.ranks.image_to_text
         )
@@ -101,19 +106,33 @@ def test_coco_1k_is_easier_than_full(coco_like, in_five_blocks):
 
 
 def test_caption_shared_by_two_blocks_counts_in_both(coco_like):
-    """It has one good and one bad image: both ranks enter the metrics, and the worse one stands in the raw ranks."""
+    """It has one good and one bad image: it is a query in each, and both ranks enter the metrics."""
     images, texts, pairs = coco_like
     text = int(pairs[pairs[:, 0] < 1000][0, 1])
     far = 1000 + int(np.argmin(images[1000:2000] @ texts[text]))
     result = evaluate_embeddings(images, texts, np.concatenate([pairs, [[far, text]]]), protocol="coco-1k")
     assert result.texts == 6500
-    assert result.ranks.text_to_image[text] == 1000
+    assert result.ranks.pictures[result.ranks.texts == text].tolist() == [pairs[text, 0], far]
+    assert result.ranks.text_to_image[result.ranks.texts == text][1] == 1000
     before = evaluate_embeddings(images, texts, pairs, protocol="coco-1k")
-    in_block = int((pairs[pairs[:, 0] // 1000 == 1]).shape[0])
-    block_mean = before.ranks.text_to_image[pairs[pairs[:, 0] // 1000 == 1][:, 1]].mean()
+    of_block = before.ranks.text_to_image[before.ranks.pictures // 1000 == 1]
+    in_block, block_mean = len(of_block), of_block.mean()
     change = (block_mean * in_block + 1000) / (in_block + 1) - block_mean
     difference = result.text_to_image["mean_rank"] - before.text_to_image["mean_rank"]
     assert difference == pytest.approx(change / FOLDS)
+
+
+def test_a_caption_is_resampled_with_its_first_picture():
+    images = unit(np.eye(3))
+    pairs = np.array([[1, 0], [2, 0], [0, 1], [2, 2], [0, 2]])
+    assert evaluate_embeddings(images, unit(np.eye(3)), pairs).ranks.pictures.tolist() == [1, 0, 0]
+
+
+def test_resampled_metrics_are_the_reported_ones(coco_like, in_five_blocks):
+    for result in (in_five_blocks, evaluate_embeddings(*coco_like)):
+        found = resample([result.ranks], resamples=1).found[0]
+        reported = [each[f"R@{k}"] for each in (result.image_to_text, result.text_to_image) for k in (1, 5, 10)]
+        np.testing.assert_allclose(found, [*reported, result.rsum])
 
 
 def test_coco_1k_needs_exactly_5000_images(coco_like):

@@ -13,6 +13,8 @@ from mwactl.backbone import WeightsRequest
 from mwactl.backbone.contract import unit_rows
 from mwactl.data import open_image
 from mwactl.errors import ResourceError, VerificationError
+from mwactl.evaluate.bootstrap import metric_intervals
+from mwactl.evaluate.metrics import direction_metrics
 from mwactl.evaluate.protocols import evaluate_embeddings
 from mwactl.registry import Entry
 from mwactl.workflow import evaluate as evaluation
@@ -24,6 +26,7 @@ from mwactl.workflow.evaluate import (
 )
 from mwactl.workflow.load import build_backbone, load_adapted
 from mwactl.workflow.splits import CheckedSplit, checked_split
+from mwactl.workflow.stored_ranks import RANKS, kept_ranks
 
 OPTIONS = EvaluationOptions(batch_size=3, device="cpu", workers=0)
 
@@ -112,7 +115,18 @@ def test_an_adapters_result_is_kept_with_its_version(adapter, tiny_data, registr
     assert attached["document"] == document
     evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
     assert len(registry.attachments(adapter, "evaluation")) == 1
+    assert len(registry.attachments(adapter, RANKS)) == 1
     assert registry.resolve("tiny-mwa@2").digest == adapter.digest
+
+
+def test_the_rank_of_every_query_is_kept_with_the_version(adapter, tiny_data, registry, split, listener):
+    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
+    [kept] = kept_ranks(registry, adapter, listener)
+    assert kept.digest == document["data"]["digest"]
+    assert (kept.data, kept.split, kept.protocol, kept.precision) == ("tiny", "test", "full", "fp32")
+    assert document["image_to_text"] == direction_metrics(kept.ranks.image_to_text)
+    assert document["text_to_image"] == direction_metrics(kept.ranks.text_to_image)
+    assert document["intervals"] == metric_intervals(kept.ranks)
 
 
 def test_batch_size_does_not_change_the_numbers(tiny_data, tiny_clip, split, listener):
