@@ -27,7 +27,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "wrong usage, or a recipe with mistakes; nothing was started",
     ExitCode.NOT_FOUND: "not found: an adapter, a backbone, a data set, a file",
     ExitCode.INCOMPATIBLE: "incompatible: the adapter does not fit this backbone or this version",
-    ExitCode.VERIFICATION: "a check failed: corrupt bytes, an export beyond its bounds, an untrue zero-shot claim",
+    ExitCode.VERIFICATION: "a check failed: corrupt bytes, a result beyond its bounds, an untrue zero-shot claim",
     ExitCode.RESOURCES: "no space, no memory, or the registry is locked by another process",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C or SIGTERM); what was finished is saved",
 }

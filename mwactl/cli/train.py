@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mwactl.cli.launch import Layout, launch
+from mwactl.cli.launched import is_first, one_of_several, typed_command
 from mwactl.cli.options import Debug, Download, DryRun, Json, Overrides, Quiet
-from mwactl.cli.output import duration, out, size
-from mwactl.cli.recipes import announce
+from mwactl.cli.output import Mode, duration, out, size
+from mwactl.cli.recipes import SomeRecipe, announce, print_resolved
 from mwactl.errors import UsageError
 
 if TYPE_CHECKING:
     from mwactl.config import LoadedRecipe
     from mwactl.workflow.train import Trained
 
+_MODE_FLAGS: dict[Mode, list[str]] = {Mode.HUMAN: [], Mode.JSON: ["--json"], Mode.QUIET: ["--quiet"]}
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a packaged recipe's name.")],
+    recipe: SomeRecipe,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from this recipe's checkpoint.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw this recipe's checkpoint away.")] = False,
     download: Download = False,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="Processes on this machine: one a GPU.")] = 1,
+    nnodes: Annotated[int, typer.Option("--nnodes", min=1, help="Machines; this command is typed on each.")] = 1,
+    node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which machine this is, from 0.")] = 0,
+    rendezvous: Annotated[
+        str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Where machines meet: on machine 0.")
+    ] = None,
     dry_run: DryRun = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole recipe, and where each value comes from; no more.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -31,34 +45,60 @@ def train(
     """Train what a recipe says, choose the best epoch on the validation split, and publish it.
 
     Ctrl-C and SIGTERM save a checkpoint first; `--resume` ends with exactly the tensors of an uninterrupted run.
+
+    With `--nproc 4`, four processes share every batch, a GPU each; its size, its negatives and the result stay.
     """
     if resume and restart:
         raise UsageError("--resume goes on from the checkpoint, --restart throws it away", fix="give one of the two")
     from mwactl.config import load_recipe
-    from mwactl.registry import Registry
 
-    loaded = load_recipe(recipe, overrides or [])
-    announce(loaded)
-    if dry_run:
-        _dry_run(loaded)
-        return
+    layout = Layout(nproc, nnodes, node_rank, rendezvous)
+    layout.check()
+    typed = ["train", recipe, *(overrides or [])]
+    command = typed_command(shlex.join(["mwactl", *typed, *layout.options()]))
+    flags = {"--resume": resume, "--restart": restart, "--download": download}
+    with one_of_several():
+        loaded = load_recipe(recipe, overrides or [])
+        announce(loaded)
+        if print_config:
+            print_resolved(loaded)
+        elif dry_run:
+            _dry_run(loaded, layout)
+        elif layout.count > 1:
+            _launch(loaded, layout, [*typed, *(flag for flag, given in flags.items() if given)], command)
+        else:
+            _train(loaded, f"{command} --resume", resume=resume, restart=restart, download=download)
+
+
+def _launch(loaded: LoadedRecipe, layout: Layout, arguments: Sequence[str], command: str) -> None:
+    from mwactl.train.distributed import uses_gpus
+
+    uses_gpus(loaded.recipe.train.device, layout.processes)
+    launch([*arguments, *_MODE_FLAGS[out.mode], *(["--debug"] if out.debug else [])], layout, command=command)
+    if layout.machine > 0:
+        out.info("done; the adapter is in the registry of machine 0")
+
+
+def _train(loaded: LoadedRecipe, resume_command: str, *, resume: bool, restart: bool, download: bool) -> None:
+    from mwactl.registry import Registry
     from mwactl.workflow.train import train_recipe
 
-    command = shlex.join(["mwactl", "train", recipe, *(overrides or [])])
     trained = train_recipe(
         Registry.default(reporter=out),
         loaded,
         resume=resume,
         restart=restart,
         download=download,
-        resume_command=f"{command} --resume",
+        resume_command=resume_command,
         reporter=out,
     )
+    if not is_first():
+        return
     out.answer(_document(trained), human=lambda: _describe(trained), identifier=trained.entry.reference)
     out.hint(f"mwactl eval {trained.entry.reference} --data {loaded.recipe.data.name}")
 
 
-def _dry_run(loaded: LoadedRecipe) -> None:
+def _dry_run(loaded: LoadedRecipe, layout: Layout) -> None:
     from dataclasses import asdict
 
     from mwactl.workflow.train import plan_training
@@ -66,10 +106,11 @@ def _dry_run(loaded: LoadedRecipe) -> None:
     recipe, plan = loaded.recipe, plan_training(loaded.recipe)
     asked = recipe.train.micro_batch_size
     total = plan.memory.total(
-        recipe.train.batch_size,
+        -(-recipe.train.batch_size // layout.count),
         micro_batch=None if asked == "auto" else asked,
         captions_per_image=plan.captions_per_image,
     )
+    each = "" if layout.count == 1 else f" in each of {layout.count} processes"
     parts = "" if asked is None else ", in parts where less fits" if asked == "auto" else f", {asked} at once"
 
     def human() -> None:
@@ -84,7 +125,9 @@ def _dry_run(loaded: LoadedRecipe) -> None:
             f"  trained   {plan.trainable_parameters:,} of {plan.parameters:,} parameters "
             f"({100 * plan.trainable_parameters / plan.parameters:.2f} %)"
         )
-        out.text(f"  memory    about {size(total)} in fp32 ({size(plan.memory.activations_per_pair)} a pair{parts})")
+        out.text(
+            f"  memory    about {size(total)} in fp32{each} ({size(plan.memory.activations_per_pair)} a pair{parts})"
+        )
         out.text("nothing written (dry run)")
 
     document = {
@@ -92,7 +135,8 @@ def _dry_run(loaded: LoadedRecipe) -> None:
         "memory": plan.memory.as_dict() | {"total": total},
     }  # fmt: skip
     out.answer(document, human=human, identifier=recipe.name)
-    out.hint(shlex.join(["mwactl", "train", loaded.source.removeprefix("packaged recipe "), *loaded.overrides]))
+    source = loaded.source.removeprefix("packaged recipe ")
+    out.hint(shlex.join(["mwactl", "train", source, *loaded.overrides, *layout.options()]))
 
 
 def _step_in_words(batch_size: int, captions_per_image: int) -> str:

@@ -118,6 +118,20 @@ def _of_the_training(recipe: Recipe) -> Iterator[Conflict]:
             "`train.batch_size` counts captions, and the other pictures of a batch are the negatives",
             f"`train.batch_size: {64 * recipe.data.captions_per_image}`, or a smaller `captions_per_image`",
         )
+    if train.loss == "sigmoid" and train.hard_negatives:
+        yield Conflict(
+            ("train.hard_negatives", "train.loss"),
+            "`train.hard_negatives` weighs the negatives of the contrastive loss alone",
+            "the sigmoid loss asks about every pair by itself",
+            "remove `hard_negatives`, or take `train.loss: contrastive`",
+        )
+    if train.patience is not None and recipe.data.val_split is None:
+        yield Conflict(
+            ("train.patience", "data.val_split"),
+            "`train.patience` counts epochs without a better validation, and nothing is validated",
+            "`data.val_split` is null",
+            "name a validation split, or remove `patience`",
+        )
     if train.min_lr > train.lr:
         yield Conflict(
             ("train.min_lr", "train.lr"),

@@ -203,6 +203,21 @@ class TrainConfig:
     and takes one more forward pass. `auto`: the whole batch, halved as often as the memory asks for. `null`: the whole
     batch. With dropout its draws, and so the run, depend on it."""
 
+    loss: Literal["contrastive", "sigmoid"] = "contrastive"
+    """`contrastive`: softmax over the batch, both ways (CLIP, BEiT-3). `sigmoid`: every pair of the batch by itself
+    (SigLIP), with the backbone's bias or, where it has none, one learned beside it."""
+
+    hard_negatives: Annotated[float, Field(ge=0)] = 0.0
+    """How much more similar negatives count in `contrastive`: each in proportion to exp(this times its logit), 1 on
+    average. 0: all alike. With a temperature of 100, 0.1 is much."""
+
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and keep an exponential moving average of what is trained, of this decay (0.99 to 0.9999). Unset: the
+    values themselves."""
+
+    patience: Positive | None = None
+    """Stop after so many epochs without a better validation. Unset: never before the last epoch."""
+
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of AdamW."""
 

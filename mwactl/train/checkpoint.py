@@ -7,7 +7,7 @@ random state, and the position. No pickle.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mwactl.files import atomic_write
 
 FILE_NAME = "checkpoint.safetensors"
 _SCHEMA = 1
+_GROUPS = ("model", "best", "optimiser", "random", "average", "loss")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Checkpoint:
     optimiser: dict[str, Tensor]
     random: dict[str, Tensor]
     scaler: dict[str, float]
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """The moving average of what is trained, where there is one."""
+    loss: dict[str, Tensor] = field(default_factory=dict)
+    """What the loss itself learns."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, identity: str) -> None:
@@ -69,12 +74,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, identity: str) -> None:
     Raises:
         ResourceError: The disk is full; the previous checkpoint is untouched.
     """
-    groups: dict[str, Mapping[str, Tensor]] = {
-        "model": checkpoint.model,
-        "best": checkpoint.best,
-        "optimiser": checkpoint.optimiser,
-        "random": checkpoint.random,
-    }
+    groups: dict[str, Mapping[str, Tensor]] = {group: getattr(checkpoint, group) for group in _GROUPS}
     tensors = {f"{group}/{name}": tensor for group, state in groups.items() for name, tensor in state.items()}
     facts = {
         "schema": _SCHEMA,
@@ -111,7 +111,7 @@ def load(folder: Path, *, identity: str) -> Checkpoint | None:
             why="its tensors are not those that were saved",
             fix="mwactl train … --restart  to begin again",
         )
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = tensor

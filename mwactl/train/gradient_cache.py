@@ -41,7 +41,7 @@ class ChunkedTower:
     def chunks(self) -> Iterator[Tensor]:
         """The embeddings of each chunk, [m, e]; the same numbers each time."""
         for number, chunk in enumerate(torch.split(self._inputs, self._size)):
-            torch.manual_seed(_seed(*self._seeds, number))  # the CPU's generator and every device's
+            torch.manual_seed(seed_of(*self._seeds, number))  # the CPU's generator and every device's
             yield self._encode(chunk)
 
     def embeddings(self) -> Tensor:
@@ -122,7 +122,7 @@ def longest_first(tokens: Tensor) -> Tensor:
     return lengths.argsort(descending=True, stable=True)
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """One seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 

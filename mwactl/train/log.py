@@ -16,14 +16,18 @@ FILE_NAME = "log.jsonl"
 
 
 class RunLog:
-    """Appends events to `log.jsonl` in a run's folder."""
+    """Appends events to `log.jsonl` in a run's folder; without a folder, to nothing."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / FILE_NAME
+    def __init__(self, folder: Path | None) -> None:
+        self.path: Path | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path = folder / FILE_NAME
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event. A line is written with one call, so a reader never sees half of one by much."""
+        if self.path is None:
+            return
         with naming_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, **facts}) + "\n")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from mwactl.train.gradients import BatchGradients
 from mwactl.train.interrupt import StopAtAStep
 from mwactl.train.log import RunLog, peak_memory_bytes
 from mwactl.train.micro_batch import MicroBatch
+from mwactl.train.moving_average import MovingAverage
+from mwactl.train.objective import Objective
 from mwactl.train.optimiser import adamw, optimiser_state, restore_optimiser
 from mwactl.train.sampling import EpochPlan
 from mwactl.train.schedule import learning_rate
@@ -50,7 +52,7 @@ class TrainOutcome:
 
     Args:
         state: The trained tensors: the best epoch's, or the last one's where nothing was validated.
-        steps: Steps of the whole run.
+        steps: Steps of the whole run; fewer than planned where `train.patience` ended it.
         seconds: Spent training and validating, over all resumptions.
         seconds_per_step: The median of this process's steps, without waiting for data.
         peak_memory_bytes: Of the GPU, or of this process.
@@ -117,7 +119,9 @@ class TrainingRun:
         hold_frozen(model.backbone, self.precision)
         if config.compile:
             compile_blocks(model)
-        self._parameters: dict[str, nn.Parameter] = model.trainable()
+        self._objective = Objective(config, model.backbone)
+        self._parameters: dict[str, nn.Parameter] = model.trainable() | self._objective.trainable()
+        self._average = None if config.ema is None else MovingAverage(model.trainable(), config.ema)
         self._optimiser = adamw(self._parameters, config)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._logit_scale_limit = max(_LARGEST_LOGIT_SCALE, model.backbone.logit_scale.max().item())
@@ -126,8 +130,8 @@ class TrainingRun:
         self._stop = StopAtAStep(resume_command)
         self._micro_batch = MicroBatch(config.micro_batch_size, config.batch_size, processes.count)
         self._gradients = BatchGradients(
-            model, device=self.device, precision=self.precision, scaler=self._scaler, micro_batch=self._micro_batch,
-            seed=config.seed, processes=processes, asked_to_stop=lambda: self._stop.asked,
+            model, self._objective, device=self.device, precision=self.precision, scaler=self._scaler, seed=config.seed,
+            micro_batch=self._micro_batch, processes=processes, asked_to_stop=lambda: self._stop.asked,
         )  # fmt: skip
         self._step_seconds: list[float] = []
 
@@ -147,6 +151,9 @@ class TrainingRun:
         if found is None:
             return False
         self.model.load_adapter_state(found.model)
+        self._objective.restore(found.loss)
+        if self._average is not None:
+            self._average.restore(found.average)
         restore_optimiser(self._optimiser, self._parameters, found.optimiser)
         if found.scaler:
             self._scaler.load_state_dict(found.scaler)
@@ -162,7 +169,7 @@ class TrainingRun:
             Interrupted: Ctrl-C or SIGTERM; the checkpoint is written first.
             ResourceError: The GPU's memory is not enough.
             MwactlError: The loss is no longer a number.
-            PeerLost: Another process of the run is gone.
+            PeerLostError: Another process of the run is gone.
         """
         if self._position.step == 0:
             torch.manual_seed(self.config.seed)
@@ -171,12 +178,14 @@ class TrainingRun:
             "start", step=self._position.step, total_steps=self.total_steps, precision=self.precision,
             processes=self._processes.count,
         )  # fmt: skip
-        rows = self.plan.batches(first_step=self._position.step, epochs=self.config.epochs)
         progress = self._reporter.progress("training", self.total_steps, done=self._position.step)
         self.model.train()
         began, before = time.monotonic(), self._position.seconds
         if self._position.step == (self._position.validated_epochs + 1) * self.plan.steps_per_epoch:
             self._end_of_epoch()
+        rows = self.plan.batches(first_step=self._position.step, epochs=self.config.epochs)
+        if self._out_of_patience():
+            rows = iter(())
         try:
             with self._stop, naming_compiler_errors() if self.config.compile else nullcontext():
                 waiting_since = time.monotonic()
@@ -189,6 +198,9 @@ class TrainingRun:
                     stall = waited / (waited + self._step_seconds[-1])
                     progress.advance(note=f"loss {loss:.3f}, data stall {stall:.0%}")
                     self._after_step()
+                    if self._out_of_patience():
+                        self._reporter.info(f"stopped: no better validation in {self.config.patience} epochs")
+                        break
                     waiting_since = time.monotonic()
         except torch.cuda.OutOfMemoryError as error:
             raise self._micro_batch.too_large(error) from error
@@ -220,6 +232,8 @@ class TrainingRun:
             )
         self._scaler.step(self._optimiser)
         self._scaler.update()
+        if self._average is not None:
+            self._average.update(step)
         with torch.no_grad():
             scale = self.model.backbone.logit_scale
             if scale.requires_grad:
@@ -256,7 +270,7 @@ class TrainingRun:
             self._save()
         if at_epoch_end:
             self._end_of_epoch()
-        if self._gradients.stop and step < self.total_steps:
+        if self._gradients.stop and not self._out_of_patience() and step < self.total_steps:
             self._save()
             raise Interrupted(
                 f"interrupted at step {step:,} of {self.total_steps:,}; the checkpoint is saved",
@@ -268,18 +282,35 @@ class TrainingRun:
         self._position = replace(self._position, validated_epochs=epoch)
         if self._validate is None:
             return
-        self.model.eval()
-        metrics = self._processes.from_first(self._validate)
-        self.model.train()
+        with self._averaged():
+            self.model.eval()
+            metrics = self._processes.from_first(self._validate)
+            self.model.train()
+            state = self._copied_state()
         self._log.write("validation", epoch=epoch, step=self._position.step, **metrics)
         rsums = (*self._position.validation_rsums, metrics["rsum"])
         self._position = replace(self._position, validation_rsums=rsums)
         best = self._position.best_rsum
         if best is None or metrics["rsum"] > best:
             self._position = replace(self._position, best_rsum=metrics["rsum"], best_epoch=epoch)
-            self._best = {name: tensor.clone() for name, tensor in self.model.adapter_state().items()}
+            self._best = state
         mark = " (best so far)" if self._position.best_epoch == epoch else ""
         self._reporter.info(f"epoch {epoch}/{self.config.epochs}  validation RSUM {metrics['rsum']:.1f}{mark}")
+
+    def _copied_state(self) -> dict[str, Tensor]:
+        """The trained tensors as they are now, whatever becomes of the model."""
+        return {name: tensor.clone() for name, tensor in self.model.adapter_state().items()}
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """What is validated and kept, in the model: the moving average, where there is one."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def _out_of_patience(self) -> bool:
+        """Whether `train.patience` epochs have passed since the best one."""
+        position, patience = self._position, self.config.patience
+        if patience is None or position.best_epoch is None:
+            return False
+        return position.validated_epochs - position.best_epoch >= patience
 
     def _save(self) -> None:
         if not self._processes.first:
@@ -292,6 +323,8 @@ class TrainingRun:
                 best=self._best,
                 optimiser=optimiser_state(self._optimiser, self._parameters),
                 random=checkpoints.random_state(self.device),
+                average={} if self._average is None else self._average.state(),
+                loss=self._objective.state(),
                 scaler=self._scaler.state_dict(),
             ),
             identity=self._identity,
@@ -299,10 +332,12 @@ class TrainingRun:
 
     def _outcome(self) -> TrainOutcome:
         times = sorted(self._step_seconds)
+        with self._averaged():
+            state = self._best or self._copied_state()
         self._log.write("end", step=self._position.step, best_epoch=self._position.best_epoch)
         return TrainOutcome(
-            state=self._best or self.model.adapter_state(),
-            steps=self.total_steps,
+            state=state,
+            steps=self._position.step,
             seconds=self._position.seconds,
             seconds_per_step=times[len(times) // 2] if times else None,
             peak_memory_bytes=peak_memory_bytes(self.device),

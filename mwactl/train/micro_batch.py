@@ -17,13 +17,15 @@ class MicroBatch:
     Args:
         asked: `train.micro_batch_size`.
         batch_size: `train.batch_size`.
+        processes: Among how many a batch is divided.
     """
 
-    def __init__(self, asked: int | Literal["auto"] | None, batch_size: int) -> None:
+    def __init__(self, asked: int | Literal["auto"] | None, batch_size: int, processes: int = 1) -> None:
         self.auto = asked == "auto"
         self.size: int | None = None if asked == "auto" else asked
         """Pictures, or captions, that are encoded at once; None: the whole batch."""
         self._batch_size = batch_size
+        self._largest_share = -(-batch_size // processes)
 
     def resume(self, size: int | None) -> None:
         """Go on with the size that an earlier process found."""
@@ -43,7 +45,7 @@ class MicroBatch:
             try:
                 return attempt(self.size)
             except torch.cuda.OutOfMemoryError as error:
-                size = self.size or self._batch_size
+                size = self.size or self._largest_share
                 if not self.auto or size == 1:
                     raise self.too_large(error) from error
             # Here, not above: the error holds the frames of the failed attempt, and with them its tensors.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from mwactl.config import LoadedRecipe, Recipe
 from mwactl.config.presets import complete
 from mwactl.data import Catalogue
 from mwactl.data.loader import PairBatch, pair_batches
+from mwactl.data.workers import worker_count
 from mwactl.errors import ResourceError, UsageError
 from mwactl.files import atomic_write, canonical_json, naming_write_errors, sha256_bytes
 from mwactl.home import runs_path
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
 from mwactl.train.checkpoint import FILE_NAME as CHECKPOINT_FILE
+from mwactl.train.distributed import Processes, joined
 from mwactl.train.loop import TrainingRun, TrainOutcome, Validate
 from mwactl.train.memory import MemoryEstimate, estimate_memory
 from mwactl.train.sampling import EpochPlan, Row
@@ -113,6 +115,8 @@ def train_recipe(
 ) -> Trained:
     """Train what a recipe says and publish it.
 
+    Where torchrun started several processes, all call this; the first alone saves, speaks and publishes.
+
     Args:
         registry: Where the result goes.
         loaded: The recipe.
@@ -127,46 +131,64 @@ def train_recipe(
         Interrupted: Ctrl-C or SIGTERM; the checkpoint is saved.
         MwactlError: Data, weights or memory are not as they must be; nothing is published.
     """
-    recipe, reporter = loaded.recipe, reporter or Silent()
+    recipe = loaded.recipe
     torch.manual_seed(recipe.train.seed)
-    train_split, val_split = _splits(recipe, reporter)
     plugin, spec = find_spec(recipe.backbone.name)
-    request = WeightsRequest(recipe.backbone.weights, recipe.backbone.weights_seed, download, reporter)
-    backbone = plugin.build(spec, request)
-    base = fingerprint(backbone)
-    if missing := sorted(backbone.untrained_parameter_names()):
-        reporter.info(f"the weights lack {', '.join(missing)}: they are trained and saved with the adapter")
-    model = inject(backbone, recipe.method, seed=recipe.train.seed)
-    backbone.tokenize(["a"])  # a tokenizer that is not here is better missed now than by a loader's worker
-    identity = _identity(loaded, base, [train_split, val_split])
-    folder = runs_path() / f"{recipe.name}-{identity[:8]}"
-    with _only_run_in(folder):
-        _claim(folder, resume=resume, restart=restart, command=resume_command)
-        source = training_source(backbone, train_split, recipe.data, reporter)
-        validate = None if val_split is None else _validation(recipe, model, val_split, reporter)
-        run = TrainingRun(
-            model,
-            _epoch_plan(recipe, train_split.dataset.pairs),
-            lambda rows: _batches(recipe, model, train_split, source, rows),
-            recipe.train,
-            folder=folder,
-            identity=identity,
-            validate=validate,
-            resume_command=resume_command,
-            reporter=reporter,
-        )
-        parents: Sequence[str] = ()
-        if recipe.method.name == "mwa":
-            parents = [publish_untrained(registry, model, base, name=recipe.name).digest]
-        atomic_write(folder / RECIPE_FILE, loaded.as_yaml().encode())
-        if run.resume():
-            reporter.info("resumed from the checkpoint")
-        elif resume:
-            reporter.warn("this recipe has no checkpoint to resume from; the run begins at the start")
-        outcome = run.run()
-        entry = _publish(registry, loaded, model, base, outcome, [train_split, val_split], parents)
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    with joined(recipe.train.device) as processes:
+        reporter = reporter if reporter is not None and processes.first else Silent()
+        with processes.first_of_each_machine():
+            train_split, val_split = _splits(recipe, reporter)
+            request = WeightsRequest(recipe.backbone.weights, recipe.backbone.weights_seed, download, reporter)
+            backbone = plugin.build(spec, request)
+        base = fingerprint(backbone)
+        if missing := sorted(backbone.untrained_parameter_names()):
+            reporter.info(f"the weights lack {', '.join(missing)}: they are trained and saved with the adapter")
+        model = inject(backbone, recipe.method, seed=recipe.train.seed)
+        backbone.tokenize(["a"])  # a tokenizer that is not here is better missed now than by a loader's worker
+        identity = _identity(loaded, base, [train_split, val_split])
+        processes.same_run(identity)
+        folder = runs_path() / f"{recipe.name}-{identity[:8]}"
+        with _only_run_in(folder) if processes.first else nullcontext():
+            if processes.first:
+                _claim(folder, resume=resume, restart=restart, command=resume_command)
+            with processes.first_of_each_machine():
+                source = training_source(backbone, train_split, recipe.data, reporter)
+                validate = None if val_split is None else _validation(recipe, model, val_split, reporter)
+            workers = _workers_of_each(processes, recipe.data.workers)
+            run = TrainingRun(
+                model,
+                _epoch_plan(recipe, train_split.dataset.pairs),
+                lambda rows: _batches(recipe, model, train_split, source, rows, workers),
+                recipe.train,
+                folder=folder,
+                identity=identity,
+                validate=validate,
+                resume_command=resume_command,
+                reporter=reporter,
+                processes=processes,
+            )
+            parents: Sequence[str] = ()
+            if processes.first:
+                if model.adapter is not None:
+                    parents = [publish_untrained(registry, model, base, name=recipe.name).digest]
+                atomic_write(folder / RECIPE_FILE, loaded.as_yaml().encode())
+            if run.resume():
+                reporter.info("resumed from the checkpoint")
+            elif resume:
+                reporter.warn("this recipe has no checkpoint to resume from; the run begins at the start")
+            outcome = run.run()
+            splits = [train_split, val_split]
+            entry = processes.from_first(lambda: _publish(registry, loaded, model, base, outcome, splits, parents))
+            if processes.first:
+                (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return Trained(entry, outcome, folder)
+
+
+def _workers_of_each(processes: Processes, asked: int | None) -> int | None:
+    """Loader processes of each training process: as asked for, else a fair share of the machine's."""
+    if asked is not None or processes.alone:
+        return asked
+    return max(1, worker_count(None) // processes.local_count)
 
 
 @contextmanager
@@ -220,7 +242,12 @@ def _epoch_plan(recipe: Recipe, pairs: Any) -> EpochPlan:
 
 
 def _batches(
-    recipe: Recipe, model: AdaptedModel, split: CheckedSplit, source: PictureSource, rows: Iterator[list[Row]]
+    recipe: Recipe,
+    model: AdaptedModel,
+    split: CheckedSplit,
+    source: PictureSource,
+    rows: Iterator[list[Row]],
+    workers: int | None,
 ) -> Iterator[PairBatch]:
     data, backbone = recipe.data, model.backbone
     return pair_batches(
@@ -232,7 +259,7 @@ def _batches(
         flip=data.augment == "flip",
         tokenize=backbone.tokenize,
         seed=recipe.train.seed,
-        workers=data.workers,
+        workers=workers,
         pin=backbone.logit_scale.is_cuda,
     )
 
@@ -260,8 +287,9 @@ def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit, report
 def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
     """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not.
 
-    Nor does a cache that gives the same pixels; one that approximates them does. Compilation and the micro batch change
-    the last bits of a gradient, no more; but where something is drawn at random, a micro batch means other draws.
+    Nor does a cache that gives the same pixels; one that approximates them does. Compilation, the micro batch and the
+    number of processes change the last bits of a gradient, no more; but where something is drawn at random, a micro
+    batch and another number of processes mean other draws.
     """
     recipe = loaded.as_dict()
     del recipe["data"]["workers"], recipe["train"]["checkpoint_every"], recipe["train"]["eval_batch_size"]

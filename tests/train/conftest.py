@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,10 @@ from torch import Tensor, nn
 
 from mwactl.config.recipe import TrainConfig
 from mwactl.data.loader import PairBatch
+from mwactl.errors import Interrupted
 from mwactl.progress import Silent
 from mwactl.train import TrainingRun
+from mwactl.train.distributed import ALONE, Processes, joined
 from mwactl.train.sampling import EpochPlan, Row
 
 PICTURES = 12
@@ -22,6 +28,8 @@ PICTURES = 12
 
 class Temperature(nn.Module):
     """The part of a backbone that the loop looks at."""
+
+    embedding_width = 4
 
     def __init__(self, value: float, train: bool) -> None:
         super().__init__()
@@ -67,13 +75,56 @@ class Toy(nn.Module):
                 parameter.copy_(state[name])
 
 
+def run_together(folder: Path, count: int, work: Callable[[Processes], Any]) -> list[Any]:
+    """What each of several processes makes of `work`, or the error that it raises; None where it died."""
+    context = multiprocessing.get_context("fork")
+    left = [folder / f"left-{rank}" for rank in range(count)]
+    meet = folder / f"meet-{len(list(folder.iterdir()))}"
+
+    def one(rank: int) -> None:
+        of_a_machine = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        os.environ.update({name: str(value) for name, value in of_a_machine.items()})
+        torch.set_num_threads(1)
+        try:
+            with joined("cpu", init_method=f"file://{meet}") as processes:
+                result = work(processes)
+        except (Exception, Interrupted) as error:
+            result = error
+        left[rank].write_bytes(pickle.dumps(result))
+
+    for file in left:
+        file.unlink(missing_ok=True)
+    started = [context.Process(target=one, args=(rank,)) for rank in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert not any(process.is_alive() for process in started)
+    return [pickle.loads(file.read_bytes()) if file.is_file() else None for file in left]
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[[int, Callable[[Processes], Any]], list[Any]]:
+    """together(2, work): `work` in two processes, forked from this one."""
+    folder = tmp_path / "together"
+    folder.mkdir()
+    return partial(run_together, folder)
+
+
 def load(batches: Iterator[list[Row]]) -> Iterator[PairBatch]:
     """Every picture and caption is a fixed random vector."""
     generator = torch.Generator().manual_seed(0)
     pixels, tokens = torch.randn(2, PICTURES, 6, generator=generator)
     for rows in batches:
-        images, captions = [row[1] for row in rows], [row[2] for row in rows]
-        yield PairBatch(pixels[images], tokens[captions], torch.tensor(images), torch.tensor(captions))
+        images, captions = [row[1] for row in rows], [caption for row in rows for caption in row[2:]]
+        owners = torch.tensor([number for number, row in enumerate(rows) for _ in row[2:]])
+        yield PairBatch(
+            pixels[images],
+            tokens[captions],
+            torch.tensor(images),
+            torch.tensor(captions),
+            None if len(captions) == len(images) else owners,
+        )
 
 
 @pytest.fixture
@@ -112,14 +163,17 @@ def training(tmp_path: Path) -> Callable[..., TrainingRun]:
         folder: str = "run",
         validate: Any = None,
         reporter: Any = None,
+        processes: Any = ALONE,
+        pairs: Any = None,
         **options: Any,
     ) -> TrainingRun:
         config = TrainConfig(**{"epochs": 2, "batch_size": 4, "lr": 0.05, "device": "cpu", **options})
-        pairs = np.stack([np.arange(PICTURES)] * 2, axis=1)
-        plan = EpochPlan(pairs, batch_size=config.batch_size, captions="random", seed=config.seed)
+        pairs = np.stack([np.arange(PICTURES)] * 2, axis=1) if pairs is None else pairs
+        plan = EpochPlan(pairs, batch_size=config.batch_size, captions="random", seed=config.seed, captions_per_image=5)
         return TrainingRun(
             model or Toy(), plan, load_batches, config, folder=tmp_path / folder, identity="toy", validate=validate,
             resume_command="mwactl train toy.yaml --resume", reporter=reporter,
+            processes=processes,
         )  # fmt: skip
 
     return make

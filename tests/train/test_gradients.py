@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from mwactl.config.recipe import TrainConfig
 from mwactl.train.gradients import BatchGradients
 from mwactl.train.micro_batch import MicroBatch
+from mwactl.train.objective import Objective
 
 ROWS = [(0, number, number) for number in range(8)]
 
@@ -21,8 +23,8 @@ def gradients(load_toy) -> Callable[..., dict[str, Tensor]]:
         device, scaler = torch.device("cpu"), torch.amp.GradScaler("cpu", enabled=False)
         [batch] = load_toy(iter([ROWS]))
         BatchGradients(
-            model.train(), device=device, precision="fp32", scaler=scaler, seed=0,
-            micro_batch=MicroBatch(micro_batch, 8),
+            model.train(), Objective(TrainConfig(), model.backbone), device=device, precision="fp32", scaler=scaler,
+            seed=0, micro_batch=MicroBatch(micro_batch, 8),
         ).of(batch, step)  # fmt: skip
         return {name: parameter.grad.clone() for name, parameter in model.trainable().items()}
 

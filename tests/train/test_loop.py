@@ -86,6 +86,18 @@ def test_killed_after_any_step_and_resumed_it_ends_with_the_same_tensors(trainin
     assert outcome.steps == whole.steps == 6
 
 
+def test_the_moving_average_and_what_the_loss_learns_go_on_too(training, toy, killed_at):
+    options = {"loss": "sigmoid", "ema": 0.8, "checkpoint_every": 1, "validate": lambda: {"rsum": 1.0}}
+    whole = training(folder="whole", **options).run()
+    with pytest.raises(Killed):
+        training(load_batches=killed_at(4), **options).run()
+    again = training(toy(seed=4), **options)
+    assert again.resume()
+    assert again._objective.bias is not None and again._objective.bias.isfinite()
+    assert equal(again.run().state, whole.state)
+    assert not equal(whole.state, training(folder="plain", **options | {"ema": None}).run().state)
+
+
 def test_killed_between_checkpoints_it_goes_on_from_the_last_one(training, toy, killed_at):
     whole = training(folder="whole").run()
     with pytest.raises(Killed):
@@ -181,6 +193,44 @@ def test_the_epoch_with_the_highest_validation_rsum_is_kept(training, toy, rsums
     assert (outcome.best_epoch, outcome.best_rsum) == (epoch, rsums[epoch - 1])
     assert equal(outcome.state, after_epoch[epoch - 1])
     assert not equal(after_epoch[0], after_epoch[2])
+
+
+def test_the_moving_average_is_what_is_validated_and_kept_and_training_goes_on_without_it(training, toy):
+    model, validated = toy(), []
+
+    def validate() -> dict[str, float]:
+        validated.append({name: tensor.clone() for name, tensor in model.adapter_state().items()})
+        return {"rsum": float(len(validated))}
+
+    outcome = training(model, folder="averaged", ema=0.9, validate=validate).run()
+    plain = training(other := toy(), folder="plain").run()
+    assert equal(outcome.state, validated[-1])
+    assert equal(model.adapter_state(), plain.state)
+    assert not equal(outcome.state, plain.state)
+    assert equal(training(toy(), folder="last", ema=0.9).run().state, outcome.state)
+    assert equal(other.adapter_state(), plain.state)
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (None, 6)])
+def test_it_stops_where_the_validation_is_no_better_for_long_enough(training, told, patience, epochs):
+    rsums = iter([1.0, 3.0, 2.0, 2.5, 2.0, 1.0])
+    outcome = training(
+        epochs=6, patience=patience, validate=lambda: {"rsum": next(rsums)}, reporter=told
+    ).run()  # fmt: skip
+    assert outcome.validation_rsums == (1.0, 3.0, 2.0, 2.5, 2.0, 1.0)[:epochs]
+    assert (outcome.best_epoch, outcome.steps) == (2, 3 * epochs)
+    assert any("no better validation" in said for said in told.said) == (patience is not None)
+
+
+def test_a_run_that_had_stopped_and_was_killed_before_it_was_published_stays_stopped(training, toy, tmp_path):
+    rsums = [3.0, 2.0]
+    values = iter([*rsums, *rsums])
+    first = training(epochs=6, patience=1, validate=lambda: {"rsum": next(values)}).run()
+    again = training(toy(seed=4), epochs=6, patience=1, validate=lambda: {"rsum": rsums[1]})
+    assert again.resume()
+    outcome = again.run()
+    assert outcome.steps == first.steps == 6
+    assert equal(outcome.state, first.state)
 
 
 def test_without_validation_the_last_epoch_is_kept(training, toy):
@@ -522,7 +572,7 @@ def test_the_log_tells_the_run_line_by_line(training):
     lines = log_of(run)
     events = ["start", "step", "validation", "validation", "validation", "step", "validation", "end"]
     assert [line["event"] for line in lines] == events
-    assert lines[0] == {"event": "start", "step": 0, "total_steps": 12, "precision": "fp32"}
+    assert lines[0] == {"event": "start", "step": 0, "total_steps": 12, "precision": "fp32", "processes": 1}
     steps = [line for line in lines if line["event"] == "step"]
     assert [(line["step"], line["epoch"]) for line in steps] == [(1, 1), (11, 4)]
     for line in steps:

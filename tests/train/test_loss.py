@@ -171,7 +171,7 @@ def test_a_large_batch_is_worked_off_in_blocks(monkeypatch: pytest.MonkeyPatch):
     ids = torch.arange(40)
     whole = contrastive_loss(image, text, torch.tensor(9.0), ids, ids)
     calls, blockwise = [], loss.multi_caption_loss
-    monkeypatch.setattr(loss, "multi_caption_loss", lambda *a: (calls.append(1), blockwise(*a))[1])
+    monkeypatch.setattr(loss, "multi_caption_loss", lambda *a, **k: (calls.append(1), blockwise(*a, **k))[1])
     monkeypatch.setattr(loss, "_LARGEST_LOGITS", 40 * 40)
     assert torch.equal(contrastive_loss(image, text, torch.tensor(9.0), ids, ids), whole)
     assert not calls
@@ -232,3 +232,32 @@ def test_no_gradient_of_another_caption_of_the_same_picture_reaches_a_picture():
     assert (gradient[own] < 0).all()
     assert (gradient[right & ~own] == 0).all()
     assert (gradient[~right] > 0).all()
+
+
+@pytest.mark.parametrize("block", [None, 1, 4])
+def test_hard_negatives_count_in_proportion_to_a_power_of_their_similarity(block):
+    image, text = embeddings()
+    ids, hardness, scale = torch.arange(6), 0.3, 7.0
+    found = multi_caption_loss(image, text, torch.tensor(scale), ids, ids, ids, hardness=hardness, block=block)
+    logits = (scale * image.double() @ text.double().T).tolist()
+    total = 0.0
+    for i in range(6):
+        for row in (logits[i], [logits[j][i] for j in range(6)]):
+            negatives = [value for j, value in enumerate(row) if j != i]
+            weights = [math.exp(hardness * value) for value in negatives]
+            average = sum(weights) / len(weights)
+            weighted = sum(weight / average * math.exp(value) for weight, value in zip(weights, negatives, strict=True))
+            total += math.log(math.exp(row[i]) + weighted) - row[i]
+    assert found.item() == pytest.approx(total / 12, rel=1e-5)
+    assert contrastive_loss(image, text, torch.tensor(scale), ids, ids, hardness=hardness).item() == pytest.approx(
+        found.item(), rel=1e-6
+    )
+
+
+def test_no_gradient_flows_through_the_weights_of_hard_negatives_and_rows_without_negatives_stay_finite():
+    image, text = embeddings(3)
+    text.requires_grad_()
+    pictures = torch.tensor([0, 0, 0])
+    loss = contrastive_loss(image, text, torch.tensor(7.0), pictures, torch.arange(3), hardness=0.5)
+    loss.backward()
+    assert loss.item() == 0.0 and text.grad is not None and text.grad.isfinite().all()

@@ -38,6 +38,12 @@ def test_auto_is_the_whole_batch_halved_until_it_fits(most: int, tried: list[int
     assert micro.size == tried[-1]
 
 
+def test_processes_that_share_a_batch_halve_their_shares():
+    micro, seen = MicroBatch("auto", 100, 3), []
+    micro.fit(holding(10, seen, 34))
+    assert seen == [None, 17, 9]
+
+
 def test_what_was_found_to_fit_is_kept_and_lowered_again_when_it_no_longer_does():
     micro, seen = MicroBatch("auto", 16), []
     for most in (8, 8, 3):
