@@ -11,7 +11,9 @@ from mwactl.cli import (
     backbones,
     bench,
     card,
+    compare,
     data,
+    doctor,
     embed,
     eval,
     export,
@@ -22,6 +24,7 @@ from mwactl.cli import (
     quickstart,
     recipes,
     registry,
+    runs,
     search,
     train,
     verify,
@@ -66,6 +69,11 @@ app.command("train", epilog="Example: mwactl train coco.yaml train.epochs=5  Nex
 app.command("merge", epilog="Example: mwactl merge coco-mwa@3  Next: mwactl export coco-mwa-merged --onnx")(merge.merge)
 app.command("eval", epilog="Example: mwactl eval --zero-shot flickr30k  Next: mwactl registry list")(eval.evaluate)
 app.command(
+    "compare",
+    epilog="Example: mwactl compare coco-mwa@3 coco-mwa@4 --data coco --fail-below t2i.R@1=-0.5  "
+    "Next: mwactl registry diff coco-mwa@3 coco-mwa@4",
+)(compare.compare)
+app.command(
     "export",
     epilog="Example: mwactl export coco-mwa:prod --onnx --quantize int8 --gate t2i.R@1=0.5 --data coco  "
     "Next: mwactl verify ./coco-mwa@3-onnx-int8",
@@ -87,9 +95,11 @@ app.command("index", epilog="Example: mwactl index photographs.emb --approximate
 app.command(
     "search", epilog='Example: mwactl search photographs.emb "two dogs on a beach" -k 5  Next: mwactl help exit-codes'
 )(search.search)
+app.command("doctor", epilog="Example: mwactl doctor --json > doctor.json  Next: mwactl quickstart")(doctor.doctor)
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(registry.app, name="registry")
+app.add_typer(runs.app, name="runs")
 app.add_typer(help.app, name="help")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mwactl.cli.completion import complete_backbone
 from mwactl.cli.options import Debug, Json, Quiet
 from mwactl.cli.output import Column, out
 from mwactl.errors import Interrupted
@@ -43,7 +46,7 @@ def list_(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> Non
     epilog="Example: mwactl backbones show clip-vit-b-32  Next: mwactl inject --backbone clip-vit-b-32 --dry-run"
 )
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbone)],
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -93,7 +96,7 @@ def show(
     epilog="Example: mwactl backbones pull beit3-base --weights itc  Next: mwactl inject --backbone beit3-base"
 )
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.", autocompletion=complete_backbone)],
     weights: Annotated[
         str | None,
         typer.Option("--weights", help="The tag of published weights (default: the backbone's), or `tokenizer`."),
@@ -120,6 +123,34 @@ def pull(
     document = {"schema": 1, "name": spec.name, "paths": paths}
     out.answer(document, human=human, identifier="\n".join(paths))
     out.hint(f"mwactl inject --backbone {name}{choice if weights != 'tokenizer' else ''}")
+
+
+@app.command(
+    epilog="Example: mwactl backbones new my-encoder --into plugins  "
+    "Next: pip install -e plugins/my-encoder && pytest plugins/my-encoder"
+)
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin and its backbone: my-encoder.")],
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Where its folder is made.")] = Path(),
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a plugin package: a tiny dual encoder that works, to be changed into a backbone of your own.
+
+    What to change is explained in docs/plugin.md.
+    """
+    from mwactl.scaffold import write_scaffold
+
+    files = [str(path) for path in write_scaffold(name, into)]
+    folder = str(into / name)
+    out.answer(
+        {"schema": 1, "name": name, "path": folder, "files": files},
+        human=lambda: out.text("\n".join(f"wrote {file}" for file in files)),
+        identifier=folder,
+    )
+    place = shlex.quote(folder)
+    out.hint(f"pip install -e {place} && pytest {place} && mwactl inject --backbone {name} --weights random")
 
 
 def _facts(spec: BackboneSpec) -> dict[str, Any]:

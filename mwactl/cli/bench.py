@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mwactl.cli.completion import complete_data
 from mwactl.cli.options import Backbone, Debug, Device, Json, Quiet
 from mwactl.cli.output import Column, out
 
@@ -62,7 +63,12 @@ def step(
         int, typer.Option("--captions-per-image", min=1, help="Captions a picture, of the variant mwa-k.")
     ] = 5,
     data: Annotated[
-        str | None, typer.Option("--data", help="A data set (default: noise, with captions as long as COCO's).")
+        str | None,
+        typer.Option(
+            "--data",
+            help="A data set (default: noise, with captions as long as COCO's).",
+            autocompletion=complete_data,
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Its split.")] = "train",
     weights: Annotated[

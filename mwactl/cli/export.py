@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mwactl.cli.completion import complete_reference
+from mwactl.cli.completion import complete_data, complete_reference
 from mwactl.cli.options import BackboneNow, Debug, Download, Json, Quiet, Weights
 from mwactl.cli.output import duration, out, size
 from mwactl.errors import UsageError
@@ -44,7 +44,12 @@ def export(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Measure on a data set, with recall (default: packaged drawings).")
+        str | None,
+        typer.Option(
+            "--data",
+            help="Measure on a data set, with recall (default: packaged drawings).",
+            autocompletion=complete_data,
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which split of it.")] = "test",
     limit: Annotated[int, typer.Option("--limit", min=10, help="At most so many of its pictures.")] = 1000,

@@ -18,7 +18,10 @@ _REFERENCES = [
     {"form": "coco-mwa@3", "meaning": "version 3; a number is never given twice"},
     {"form": "coco-mwa:prod", "meaning": "the version that the alias leads to (mwactl registry alias)"},
     {"form": "coco-mwa@sha256:ab12cd34", "meaning": "the version whose manifest has this digest (8 digits or more)"},
-    {"form": "./folder", "meaning": "an adapter in a folder with manifest.json, outside the registry"},
+    {
+        "form": "./folder",
+        "meaning": "an adapter in a folder with manifest.json; also ../folder, ~/folder, /folder",
+    },
 ]
 
 _ENVIRONMENT = [
@@ -28,13 +31,25 @@ _ENVIRONMENT = [
     },
     {"variable": "MWACTL_REGISTRY", "meaning": "the directory of the registry, where it is not in MWACTL_HOME"},
     {"variable": "MWACTL_DEBUG", "meaning": "1: show tracebacks, like --debug"},
+    {"variable": "XDG_DATA_HOME", "meaning": "on Linux, where MWACTL_HOME is not set: mwactl's directory is in it"},
     {"variable": "HF_HOME", "meaning": "where downloaded weights are kept (read by huggingface-hub)"},
     {"variable": "HF_HUB_OFFLINE", "meaning": "1: never ask the Hugging Face Hub (read by huggingface-hub)"},
     {"variable": "HF_TOKEN", "meaning": "who you are at the Hugging Face Hub (read by huggingface-hub)"},
     {"variable": "HF_ENDPOINT", "meaning": "another Hub than the public one (read by huggingface-hub)"},
     {"variable": "DOCKER_CONFIG", "meaning": "the directory of the config.json that has logins at OCI registries"},
+    {"variable": "NO_COLOR", "meaning": "1: no colours in the progress line (read by rich)"},
+    {"variable": "COLUMNS", "meaning": "how wide tables may be, where the terminal does not say"},
     {"variable": "CUDA_VISIBLE_DEVICES", "meaning": "which GPUs there are (read by torch)"},
     {"variable": "OMP_NUM_THREADS", "meaning": "how many CPU threads compute (read by torch)"},
+    {"variable": "RANK", "meaning": "set by torchrun: which of several training processes this is"},
+    {"variable": "WORLD_SIZE", "meaning": "set by torchrun: how many there are"},
+    {"variable": "LOCAL_RANK", "meaning": "set by torchrun: which of those on this machine, and so which GPU"},
+    {"variable": "LOCAL_WORLD_SIZE", "meaning": "set by torchrun: how many there are on this machine"},
+    {"variable": "TORCHELASTIC_RUN_ID", "meaning": "set by torchrun: that it started this process"},
+    {"variable": "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "meaning": "seconds that a stopped process has to save its state"},
+    {"variable": "TORCH_CPP_LOG_LEVEL", "meaning": "how much torch's C++ says; with train --nproc, ERROR if not set"},
+    {"variable": "MWACTL_LAUNCH_REPORTS", "meaning": "set by mwactl train --nproc for the processes that it starts"},
+    {"variable": "MWACTL_LAUNCH_COMMAND", "meaning": "likewise"},
 ]
 
 

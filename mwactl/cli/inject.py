@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mwactl.cli.completion import complete_override
 from mwactl.cli.options import Backbone, Debug, Download, DryRun, Json, Quiet, Weights
 from mwactl.cli.output import out, size
 
@@ -19,7 +20,11 @@ def inject(
     backbone: Backbone,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OPTION=VALUE]…", help="Options of the method, such as method.mwa.alpha=0.1."),
+        typer.Argument(
+            metavar="[OPTION=VALUE]…",
+            help="Options of the method, such as method.mwa.alpha=0.1.",
+            autocompletion=complete_override,
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The adapter's name (default: BACKBONE-mwa).")] = None,
     weights: Weights = None,

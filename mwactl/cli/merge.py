@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mwactl.cli.completion import complete_reference
+from mwactl.cli.completion import complete_data, complete_reference
 from mwactl.cli.options import Debug, Download, Json, Quiet
 from mwactl.cli.output import Column, out, size
 from mwactl.errors import UsageError
@@ -38,7 +38,11 @@ def merge(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Compare on this data set too; of an average or a scaled one: evaluate on it."),
+        typer.Option(
+            "--data",
+            help="Compare on this data set too; of an average or a scaled one: evaluate on it.",
+            autocompletion=complete_data,
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which split of it.")] = "test",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Of the evaluation.")] = 256,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mwactl.cli.completion import complete_reference
+from mwactl.cli.completion import complete_backbone, complete_data, complete_override, complete_reference
 from mwactl.cli.output import Mode, out
 
 
@@ -46,13 +46,25 @@ SomeReferences = Annotated[
         metavar="REF…", help="Adapters: coco-mwa, coco-mwa@3, coco-mwa:prod.", autocompletion=complete_reference
     ),
 ]
+DataName = Annotated[
+    str, typer.Argument(metavar="NAME", help="What recipes call the data set.", autocompletion=complete_data)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything up to the first write; print the plan.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[OPTION=VALUE]…", help="Recipe options, such as train.epochs=5 (mwactl help config)."),
+    typer.Argument(
+        metavar="[OPTION=VALUE]…",
+        help="Recipe options, such as train.epochs=5 (mwactl help config).",
+        autocompletion=complete_override,
+    ),
 ]
 Backbone = Annotated[
-    str, typer.Option("--backbone", help="A backbone: mwactl backbones list, clip:MODEL/TAG, FAMILY:local-dir:FOLDER.")
+    str,
+    typer.Option(
+        "--backbone",
+        help="A backbone: mwactl backbones list, clip:MODEL/TAG, FAMILY:local-dir:FOLDER.",
+        autocompletion=complete_backbone,
+    ),
 ]
 BackboneNow = Annotated[str | None, typer.Option("--backbone", help="Where the model's backbone folder is now.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N.")]

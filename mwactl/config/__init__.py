@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mwactl.config.load import LoadedRecipe, load_recipe, parse_recipe, recipe_from_dict
+from mwactl.config.load import LoadedRecipe, load_recipe, parse_recipe, read_recipe, recipe_from_dict
 from mwactl.config.options import Option, options
 from mwactl.config.recipe import (
     BackboneConfig,
@@ -13,7 +13,8 @@ from mwactl.config.recipe import (
     Recipe,
     TrainConfig,
 )
-from mwactl.config.templates import PackagedRecipe, packaged_recipe, packaged_recipes
+from mwactl.config.templates import PackagedRecipe, description_of, packaged_recipe, packaged_recipes
+from mwactl.config.text import RecipeText, find_recipe
 
 __all__ = [
     "BackboneConfig",
@@ -25,11 +26,15 @@ __all__ = [
     "Option",
     "PackagedRecipe",
     "Recipe",
+    "RecipeText",
     "TrainConfig",
+    "description_of",
+    "find_recipe",
     "load_recipe",
     "options",
     "packaged_recipe",
     "packaged_recipes",
     "parse_recipe",
+    "read_recipe",
     "recipe_from_dict",
 ]

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, reduce
 from typing import Any
 
 import yaml
 
+from mwactl.config.extends import merged, read_chain
 from mwactl.config.options import options, recipe_type
 from mwactl.config.overrides import apply_override
 from mwactl.config.problems import Place, Problems
 from mwactl.config.recipe import Recipe
-from mwactl.config.source import Entry, tree_of_plain, tree_of_text
-from mwactl.config.templates import packaged_recipes
+from mwactl.config.source import tree_of_plain
+from mwactl.config.text import RecipeText, find_recipe
 from mwactl.config.validate import validate
-from mwactl.errors import NotFoundError, RecipeError, UsageError
 from mwactl.files import canonical_json, sha256_bytes
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe as it will be used, and where it came from.
+    """A recipe as it will be used, whatever it extends, and where it came from.
 
     Args:
         recipe: The recipe, overrides applied.
         source: The file's path, or `packaged recipe NAME`.
         packaged: It came with the package; the user has not written it.
+        extends: The sources of the recipe that it extends, of the one that this extends, and so on.
         overrides: The `option=value` arguments that were applied.
         origins: Where each option that is not a default was written, by dotted path.
     """
@@ -37,6 +36,7 @@ class LoadedRecipe:
     recipe: Recipe
     source: str
     packaged: bool = False
+    extends: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,6 +50,10 @@ class LoadedRecipe:
         document: dict[str, Any] = recipe_type().dump_python(self.recipe, mode="json")
         return document
 
+    def all_origins(self) -> dict[str, str]:
+        """Where each option's value comes from: `FILE line 12`, `override "train.lr=1e-4"`, or `default`."""
+        return {path: self.origins.get(path, "default") for path, option in options().items() if not option.is_section}
+
     def as_yaml(self, *, origins: bool = False) -> str:
         """The whole recipe, defaults included, as a file that loads to the same recipe.
 
@@ -57,12 +61,12 @@ class LoadedRecipe:
             origins: Say behind each option where it was set, in a comment.
         """
         lines = []
-        document = self.as_dict()
+        document, comments = self.as_dict(), self.all_origins()
         for path, option in options().items():
             line = "  " * path.count(".") + f"{option.name}:"
             if not option.is_section:
                 line += f" {_flow(_at(document, path))}"
-                line = f"{line:<38}  # {_printable(self.origins.get(path, 'default'))}" if origins else line
+                line = f"{line:<38}  # {_printable(comments[path])}" if origins else line
             lines.append(line)
         return "\n".join(lines) + "\n"
 
@@ -76,49 +80,46 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedRecip
 
     Raises:
         NotFoundError: It is neither a file nor a packaged recipe.
-        RecipeError: The recipe or an override has mistakes; all of them are listed, each with its place.
+        RecipeError: The recipe, one that it extends, or an override has mistakes; all are listed, each with its place.
+        UsageError: A file cannot be read.
     """
-    path = Path(name_or_path)
-    if path.is_file():
-        return parse_recipe(_read(path), name_or_path, overrides)
-    name = name_or_path.removesuffix(".yaml")
-    packaged = packaged_recipes()
-    if name in packaged:
-        return parse_recipe(packaged[name].text, f"packaged recipe {name}", overrides, packaged=True)
-    raise _not_found(name_or_path, list(packaged))
+    return read_recipe(find_recipe(name_or_path), overrides)
 
 
-def parse_recipe(
-    text: str, source: str = "recipe", overrides: Sequence[str] = (), *, packaged: bool = False
-) -> LoadedRecipe:
+def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read and check a recipe's YAML.
 
     Args:
         text: The YAML.
-        source: What messages call it: `SOURCE line 12`.
+        source: What messages call it: `SOURCE line 12`; a recipe that it extends is looked for in the same folder.
         overrides: `a.b.c=value` arguments, applied in order.
-        packaged: It came with the package.
 
     Raises:
         RecipeError: There are mistakes; all of them are listed, each with its place.
+        UsageError: The file of a recipe that it extends cannot be read.
+    """
+    return read_recipe(RecipeText(text, source), overrides)
+
+
+def read_recipe(text: RecipeText, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read and check a recipe, with all that it extends.
+
+    Raises:
+        RecipeError: There are mistakes; all of them are listed, each with its place.
+        UsageError: The file of a recipe that it extends cannot be read.
     """
     problems = Problems()
-    tree = tree_of_text(text, lambda line: Place.in_file(source, line), problems)
-    if tree is None:
+    chain, complete = read_chain(text, problems)
+    if not chain:
         problems.raise_if_any()
-    if tree is None or not isinstance(tree.value, dict):
-        place = Place.in_file(source)
-        why = "it is empty" if tree is None or tree.value is None else "it is a list or a single value"
-        problems.add(place, "a recipe must be `option: value` lines", why=why, fix="mwactl recipes show coco")
-        tree = Entry({}, place)
-        problems.raise_if_any()
-    tree.place = Place.in_file(source)
+    tree = reduce(lambda over, base: merged(base, over), [tree for _, tree in chain])
     for override in overrides:
         apply_override(tree, override, problems)
-    recipe = validate(tree, problems)
+    recipe = validate(tree, problems, complete=complete)
     entries = {path: tree.find(path) for path in options()}
     origins = {path: entry.place.text for path, entry in entries.items() if entry}
-    return LoadedRecipe(recipe, source, packaged, tuple(overrides), origins)
+    bases = tuple(base.source for base, _ in chain[1:])
+    return LoadedRecipe(recipe, text.source, text.packaged, bases, tuple(overrides), origins)
 
 
 def recipe_from_dict(document: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -148,31 +149,3 @@ def _flow(value: Any) -> str:
     style = '"' if isinstance(value, str) and not value.isprintable() else None
     text: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, allow_unicode=True, width=1 << 20)
     return text.removesuffix("...\n").rstrip("\n")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        problem = UsageError(
-            "the recipe is not UTF-8 text",
-            where=f"{path} line {line}",
-            why=f"byte 0x{error.object[error.start]:02x} does not belong there",
-            fix="save the file as UTF-8",
-        )
-        raise RecipeError([problem]) from error
-    except OSError as error:
-        raise UsageError("the recipe cannot be read", where=str(path), why=error.strerror) from error
-
-
-def _not_found(name_or_path: str, packaged: list[str]) -> NotFoundError:
-    path = Path(name_or_path)
-    beside = sorted(str(path.with_name(file.name)) for file in path.parent.glob("*.yaml")) if path.name else []
-    close = difflib.get_close_matches(name_or_path, [*packaged, *beside], n=3)
-    why = "there is no file of that name" + ("" if path.name != name_or_path else ", and no packaged recipe")
-    return NotFoundError(
-        f"there is no recipe `{name_or_path}`" if not path.is_dir() else f"`{name_or_path}` is a folder, not a recipe",
-        why=why + (f"; did you mean {' or '.join(close)}?" if close else ""),
-        fix="mwactl recipes list",
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from mwactl.config.extends import EXTENDS
 from mwactl.config.options import Option, options, similar_option, written
 from mwactl.config.problems import Place, Problems
 from mwactl.config.source import Entry
@@ -22,6 +23,9 @@ def note_unknown(path: str, place: Place, problems: Problems) -> Option | None:
     Returns:
         The option that was meant, as far as one can tell.
     """
+    if difflib.get_close_matches(path, [EXTENDS]):
+        _note_extends(path, place, problems)
+        return None
     section = path.rpartition(".")[0]
     meant = similar_option(path)
     if meant is None:
@@ -34,6 +38,16 @@ def note_unknown(path: str, place: Place, problems: Problems) -> Option | None:
         why, fix = f"did you mean `{meant.path}`? It is {meant.summary()}", _how_to_write(meant)
     problems.add(place, f"there is no option `{path}`", why=why, fix=fix)
     return meant
+
+
+def _note_extends(written: str, place: Place, problems: Problems) -> None:
+    """Note a misspelt `extends`, or one on the command line."""
+    fix = f"write `{EXTENDS}: …` at the top of the recipe's file"
+    if written == EXTENDS:
+        problems.add(place, f"only a file can say what it {EXTENDS}", why="it is no option of a run", fix=fix)
+    else:
+        why = f"did you mean `{EXTENDS}`? It names the recipe that this one changes"
+        problems.add(place, f"there is no option `{written}`", why=why, fix=fix)
 
 
 def note_dotted(key: str, place: Place, problems: Problems) -> None:

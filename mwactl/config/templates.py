@@ -25,15 +25,16 @@ class PackagedRecipe:
 
     @property
     def description(self) -> str:
-        """The file's first line, which is a comment that says what the recipe is for."""
-        return self.text.partition("\n")[0].removeprefix("#").strip()
+        """What the recipe is for."""
+        return description_of(self.text)
 
-    def copy_to(self, target: Path, *, replace: bool = False) -> Path:
+    def copy_to(self, target: Path, *, replace: bool = False, second_line: str | None = None) -> Path:
         """Write the recipe to a file.
 
         Args:
             target: The file; or a folder, in which it becomes `NAME.yaml`.
             replace: Replace the file if there is one.
+            second_line: A comment to put below the first one.
 
         Returns:
             The file.
@@ -49,8 +50,16 @@ class PackagedRecipe:
                 where=str(target),
                 fix=f"mwactl recipes copy {self.name} ANOTHER.yaml, or add --force to replace it",
             )
-        atomic_write(target, self.text.encode("utf-8"))
+        first, line_end, rest = self.text.partition("\n")
+        added = f"{second_line}\n" if second_line else ""
+        atomic_write(target, (first + line_end + added + rest).encode("utf-8"))
         return target
+
+
+def description_of(text: str) -> str:
+    """The first line of a recipe's file, where it is a comment: that says what the recipe is for."""
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def packaged_recipes() -> dict[str, PackagedRecipe]:

@@ -17,12 +17,13 @@ from mwactl.config.recipe import Recipe
 from mwactl.config.source import Entry
 
 
-def validate(tree: Entry, problems: Problems) -> Recipe:
+def validate(tree: Entry, problems: Problems, *, complete: bool = True) -> Recipe:
     """Check every option, and all of them together.
 
     Args:
         tree: The recipe as written.
         problems: The mistakes found so far; the ones found here join them.
+        complete: The tree is all there is. Of a part nobody can say what is missing, or does not go together.
 
     Returns:
         The recipe.
@@ -31,13 +32,16 @@ def validate(tree: Entry, problems: Problems) -> Recipe:
         RecipeError: There is at least one mistake, here or earlier.
     """
     complaints = _complaints(tree)
-    _note_all(complaints, problems)
+    _note_all(complaints, problems, complete=complete)
+    if not complete:
+        problems.raise_if_any()
     # The good options are looked at together even where others are wrong, so that one run shows every mistake.
     recipe = recipe_type().validate_python(_good_part(tree, complaints))
     for conflict in conflicts(recipe):
         if complaints.keys().isdisjoint(conflict.options):
-            entries = (tree.find(path) for path in conflict.options)
-            place = next((entry.place for entry in entries if entry), tree.place)
+            # Each of the options may be fine in its own file: the one laid over the other makes the conflict.
+            places = [entry.place for path in conflict.options if (entry := tree.find(path))]
+            place = min(places, key=lambda place: place.layer, default=tree.place)
             problems.add(place, conflict.what, why=conflict.why, fix=conflict.fix)
     problems.raise_if_any()
     return recipe
@@ -88,7 +92,7 @@ def _split(location: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], tupl
     return location, ()
 
 
-def _note_all(complaints: Mapping[str, _Complaint], problems: Problems) -> None:
+def _note_all(complaints: Mapping[str, _Complaint], problems: Problems, *, complete: bool) -> None:
     """Put every complaint in words."""
     meant: set[str] = set()
     for path, complaint in complaints.items():
@@ -103,7 +107,7 @@ def _note_all(complaints: Mapping[str, _Complaint], problems: Problems) -> None:
             continue
         if not complaint.missing:
             note_wrong(option, complaint.entry, problems, item=complaint.item)
-        elif path not in meant:  # A misspelt option is one mistake, not an unknown and a missing one.
+        elif complete and path not in meant:  # A misspelt option is one mistake, not an unknown and a missing one.
             note_missing(option, complaint.entry.place, problems)
 
 

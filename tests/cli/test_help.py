@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,13 @@ def test_exit_codes_as_json(mwactl_cli):
 
 
 def test_references_that_are_explained_can_be_parsed(mwactl_cli):
-    from mwactl.registry.reference import parse_reference
+    from mwactl.registry.reference import Reference, parse_reference
 
     rows = mwactl_cli("help", "references", "--json").json["references"]
-    assert [str(parse_reference(row["form"])) for row in rows] == [row["form"] for row in rows]
+    parsed = [parse_reference(row["form"]) for row in rows]
+    assert [str(reference) for reference in parsed] == [row["form"] for row in rows]
+    forms = {field.name for reference in parsed for field in fields(reference) if getattr(reference, field.name)}
+    assert forms == {field.name for field in fields(Reference)}, "a form of reference that no line explains"
     assert mwactl_cli("help", "references").stdout.startswith("coco-mwa\t")
 
 
@@ -42,11 +46,24 @@ def test_environment_shows_what_is_in_effect(mwactl_cli, monkeypatch, empty_home
     assert (rows["MWACTL_REGISTRY"]["value"], rows["MWACTL_REGISTRY"]["set"]) == (str(empty_home / "registry"), False)
 
 
+_READ = [
+    r'environ(?:\.get\(|\[)"([A-Z_]+)"(?!\] =)',
+    r'getenv\("([A-Z_]+)"',
+    r'"([A-Z_]+)" (?:not )?in os\.environ',
+    r'envvar="([A-Z_]+)"',
+    r'"(MWACTL_[A-Z_]+)"',
+]
+"""How source code names an environment variable that it reads."""
+
+
 def test_environment_lists_every_variable_the_code_reads(mwactl_cli):
-    source = "\n".join(file.read_text("utf-8") for file in Path(mwactl.__file__).parent.rglob("*.py"))
-    read = set(re.findall(r'"(MWACTL_[A-Z_]+)"', source))
+    package = Path(mwactl.__file__).parent
+    files = [*package.rglob("*.py"), *(package.parent / "backbones").rglob("*.py")]
+    source = "\n".join(file.read_text("utf-8") for file in files)
+    read = {name for pattern in _READ for name in re.findall(pattern, source)}
     rows = mwactl_cli("help", "environment", "-q").stdout.split()
-    assert {"MWACTL_HOME", "MWACTL_REGISTRY", "MWACTL_DEBUG"} <= read <= set(rows)
+    assert {"MWACTL_HOME", "MWACTL_REGISTRY", "MWACTL_DEBUG", "DOCKER_CONFIG", "HF_ENDPOINT"} <= read <= set(rows)
+    assert len(rows) == len(set(rows))
 
 
 def test_config_explains_every_option(mwactl_cli):

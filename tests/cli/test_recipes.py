@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from mwactl.config import load_recipe, packaged_recipe, parse_recipe
+from mwactl.config import load_recipe, options, packaged_recipe, parse_recipe
 
 BAD = """\
 name: mine
@@ -134,6 +137,91 @@ def test_check_of_a_missing_file_is_not_found(mwactl_cli):
     assert mwactl_cli("recipes", "check", "no.yaml").code == 3
 
 
-@pytest.mark.parametrize("command", ["list", "show", "copy", "check"])
+def test_show_prints_a_file_of_ones_own_as_it_is(mwactl_cli):
+    Path("my recipe.yaml").write_text("# Mine.\nextends: coco\n", encoding="utf-8")
+    result = mwactl_cli("recipes", "show", "my recipe.yaml")
+    assert (result.code, result.stdout) == (0, "# Mine.\nextends: coco\n")
+    assert "next: mwactl recipes check 'my recipe.yaml'" in result.stderr
+    document = mwactl_cli("recipes", "show", "my recipe.yaml", "--json").json
+    assert (document["packaged"], document["description"]) == (False, "Mine.")
+
+
+def test_show_resolved_prints_what_will_be_used_and_where_each_value_comes_from(mwactl_cli):
+    Path("mine.yaml").write_text("extends: coco\nname: mine\ntrain:\n  epochs: 3\n", encoding="utf-8")
+    result = mwactl_cli("recipes", "show", "mine.yaml", "train.lr=2e-4", "--resolved")
+    lines = {line.split(":")[0].strip(): line.partition("# ")[2] for line in result.stdout.splitlines()}
+    assert lines["epochs"] == "mine.yaml line 4"
+    assert lines["lr"] == 'override "train.lr=2e-4"'
+    assert lines["batch_size"].startswith("packaged recipe coco line ")
+    assert lines["seed"] == "default"
+    assert parse_recipe(result.stdout).digest == load_recipe("mine.yaml", ["train.lr=2e-4"]).digest
+    assert mwactl_cli("recipes", "show", "mine.yaml", "train.lr=2e-4").stdout == result.stdout, "overrides resolve"
+
+
+def test_show_resolved_as_json_gives_each_option_an_origin(mwactl_cli):
+    Path("mine.yaml").write_text("extends: coco\n", encoding="utf-8")
+    document = mwactl_cli("recipes", "show", "mine.yaml", "--resolved", "--json").json
+    assert (document["schema"], document["extends"]) == (1, ["packaged recipe coco"])
+    assert document["recipe"] == load_recipe("coco").as_dict()
+    assert document["origins"].keys() == {path for path, option in options().items() if not option.is_section}
+    assert document["origins"]["name"].startswith("packaged recipe coco line ")
+
+
+def test_check_names_the_file_of_each_mistake(mwactl_cli):
+    Path("base.yaml").write_text("extends: coco\ntrain:\n  epochs: many\n", encoding="utf-8")
+    Path("mine.yaml").write_text("extends: base.yaml\nnam: x\n", encoding="utf-8")
+    result = mwactl_cli("recipes", "check", "mine.yaml")
+    assert result.code == 2
+    assert "(mine.yaml line 2)" in result.stderr and "(base.yaml line 3)" in result.stderr
+    Path("mine.yaml").write_text("extends: gone.yaml\n", encoding="utf-8")
+    gone = mwactl_cli("recipes", "check", "mine.yaml")
+    assert (gone.code, len(gone.stderr.splitlines())) == (2, 4)
+    assert "`extends`: there is no recipe `gone.yaml`" in gone.stderr
+
+
+def test_check_says_what_a_recipe_extends(mwactl_cli):
+    Path("mine.yaml").write_text("extends: coco\n", encoding="utf-8")
+    assert "extends\tpackaged recipe coco\n" in mwactl_cli("recipes", "check", "mine.yaml").stdout
+    assert "extends" not in mwactl_cli("recipes", "check", "coco").stdout
+
+
+def test_schema_is_a_json_schema(mwactl_cli):
+    printed = json.loads(mwactl_cli("recipes", "schema").stdout)
+    assert printed["$schema"].startswith("https://json-schema.org/")
+    assert mwactl_cli("recipes", "schema", "--json").json == {"schema": 1, "json_schema": printed}
+
+
+def test_copy_with_a_schema_tells_an_editor_of_it_by_a_path_that_can_be_shared(mwactl_cli):
+    result = mwactl_cli("recipes", "copy", "coco", "sub/mine.yaml", "--schema")
+    assert result.stdout == "wrote sub/mine.yaml\nwrote sub/mwactl-recipe.schema.json\n"
+    first, second, *rest = Path("sub/mine.yaml").read_text("utf-8").splitlines(keepends=True)
+    assert second == "# yaml-language-server: $schema=mwactl-recipe.schema.json\n"
+    assert first + "".join(rest) == packaged_recipe("coco").text
+    assert json.loads(Path("sub/mwactl-recipe.schema.json").read_text("utf-8"))["properties"]["extends"]
+    assert load_recipe("sub/mine.yaml").digest == load_recipe("coco").digest
+
+
+@pytest.mark.parametrize("command", ["list", "show", "copy", "check", "schema"])
 def test_every_help_text_ends_with_an_example(mwactl_cli, command):
     assert f"Example: mwactl recipes {command}" in mwactl_cli("recipes", command, "--help").stdout
+
+
+def test_what_the_page_on_recipes_tells_people_to_type_works(mwactl_cli):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    example = re.findall(r"```yaml\n(extends: .*?)```", page, flags=re.DOTALL)[0]
+    Path("lr.yaml").write_text(example, encoding="utf-8")
+    lines = [
+        line for block in re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL) for line in block.splitlines()
+    ]
+    assert len(lines) >= 8
+    printed = ""
+    for line in lines:
+        words = shlex.split(line.removeprefix("$ mwactl ").partition(" > ")[0])
+        result = mwactl_cli(*words)
+        assert (result.code, bool(result.stdout)) == (0, True), (line, result.stderr)
+        printed += result.stdout
+    *_, shown = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert set(shown.splitlines()) <= set(printed.splitlines())
+    Path("my-coco.yaml").write_text(packaged_recipe("coco").text.replace("batch_size", "bach_size"), encoding="utf-8")
+    (error,) = re.findall(r"```\n(error: .*?)```", page, flags=re.DOTALL)
+    assert error in mwactl_cli("recipes", "check", "my-coco.yaml").stderr

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mwactl.cli.completion import complete_backbone
 from mwactl.cli.options import Debug, Download, DryRun, Json, Quiet
 from mwactl.cli.output import out, size
 from mwactl.cli.registry.facts import print_fact
@@ -29,7 +30,12 @@ def add(
         str | None, typer.Option("--name", help="The adapter's name (default: the folder's, or BACKBONE-authors).")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Its backbone (default: the one with the sizes in the file).")
+        str | None,
+        typer.Option(
+            "--backbone",
+            help="Its backbone (default: the one with the sizes in the file).",
+            autocompletion=complete_backbone,
+        ),
     ] = None,
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="Their ffn_adapter_scalar, where the file does not hold it.")

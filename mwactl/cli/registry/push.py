@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mwactl.cli.completion import complete_reference
 from mwactl.cli.options import Debug, DryRun, Json, Quiet
 from mwactl.cli.output import out, size
 from mwactl.cli.registry.pull import PlainHttp, pull_command
@@ -25,7 +26,10 @@ def push_command(reference: str, address: str, *, public: bool = False, plain_ht
 
 
 def push(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="coco-mwa, coco-mwa@3, coco-mwa:prod, …")],
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="coco-mwa, coco-mwa@3, coco-mwa:prod, …", autocompletion=complete_reference),
+    ],
     address: Annotated[
         str, typer.Argument(metavar="ADDRESS", help="hf://ORGANISATION/NAME, or oci://HOST[:PORT]/REPOSITORY:TAG.")
     ],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mwactl.cli.completion import complete_reference
 from mwactl.cli.options import Debug, Json, Quiet
 from mwactl.cli.output import out, size
 from mwactl.cli.registry.facts import counted
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 def verify(
     references: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[REF]…", help="coco-mwa (all of that name), coco-mwa@3, …; default: everything."),
+        typer.Argument(
+            metavar="[REF]…",
+            help="coco-mwa (all of that name), coco-mwa@3, …; default: everything.",
+            autocompletion=complete_reference,
+        ),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Move rotten blobs to quarantine/, and heal what the rest can witness.")
