@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mwactl.cli.bench_methods import methods
 from mwactl.cli.completion import complete_data
 from mwactl.cli.options import Backbone, Debug, Device, Json, Quiet
 from mwactl.cli.output import Column, out
@@ -107,6 +108,13 @@ def step(
         plot_steps(comparison, plot)
     out.answer(document, human=lambda: _describe(document), identifier=_headline(comparison))
     out.hint("mwactl train RECIPE")
+
+
+app.command(
+    "methods",
+    epilog="Example: mwactl bench methods flickr8k train.epochs=5 --methods head,lora,mwa,full --lr full=5e-5  "
+    "Next: mwactl compare REF REF --data flickr8k",
+)(methods)
 
 
 def _headline(comparison: Comparison) -> str:

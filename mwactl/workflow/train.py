@@ -107,7 +107,7 @@ def train_recipe(
     registry: Registry,
     loaded: LoadedRecipe,
     *,
-    resume: bool = False,
+    resume: bool | None = False,
     restart: bool = False,
     download: bool = False,
     resume_command: str = "",
@@ -120,7 +120,7 @@ def train_recipe(
     Args:
         registry: Where the result goes.
         loaded: The recipe.
-        resume: Go on from this recipe's checkpoint, where there is one.
+        resume: Go on from this recipe's checkpoint; None: where there is one.
         restart: Throw this recipe's checkpoint away.
         download: Whether the network may be used for the backbone's weights.
         resume_command: What to type after an interruption.
@@ -150,7 +150,7 @@ def train_recipe(
         folder = runs_path() / f"{recipe.name}-{identity[:8]}"
         with _only_run_in(folder) if processes.first else nullcontext():
             if processes.first:
-                _claim(folder, resume=resume, restart=restart, command=resume_command)
+                _claim(folder, resume=resume is not False, restart=restart, command=resume_command)
             with processes.first_of_each_machine():
                 source = training_source(backbone, train_split, recipe.data, reporter)
                 validate = None if val_split is None else _validation(recipe, model, val_split, reporter)
