@@ -6,52 +6,33 @@ Shape notation: b batch, h and w pixels, s tokens, d the text tower's width, e t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-from open_clip.transformer import text_global_pool
+from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
 from torchvision.transforms import ColorJitter, Compose, RandomGrayscale
 
 from mwactl.backbone.contract import Augmentation, Backbone, ImageTransform, Modality, Site
 from mwactl.backbone.portable import Portable
 from mwactl.backbone.spec import BackboneSpec, WeightsUsed
-from mwactl.errors import IncompatibleError, NotFoundError, UsageError
+from mwactl.errors import IncompatibleError
+from mwactl_clip.config import ClipConfig
+from mwactl_clip.hugging_face_blocks import TEXT_HOSTS, follow_precision
 from mwactl_clip.portable import portable
 from mwactl_clip.sites import tower_sites
-from mwactl_clip.weights import network
+from mwactl_clip.tokenizer import load_tokenizer
 
-#: What a Hugging Face configuration says beyond its tensors' shapes.
-_TEXT_FACTS = ("model_type", "hidden_act", "layer_norm_eps", "num_attention_heads", "pad_token_id")
-_VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-)
-_HEADS = ("visual.proj", "visual.head.", "text_projection", "text.text_projection", "text.proj.")
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """What open_clip needs to build a model.
-
-    Args:
-        model_cfg: open_clip's model configuration.
-        preprocess: What differs from open_clip's default preprocessing.
-        folder: The model's own folder, for `local-dir`.
-    """
-
-    model_cfg: dict[str, Any]
-    preprocess: dict[str, Any]
-    folder: Path | None
+#: The last linear maps of the towers: open_clip's, timm's own classifiers, a ResNet's attention pool, Hugging Face's.
+_HEADS = (
+    "visual.proj", "visual.head.", "visual.trunk.head.weight", "visual.trunk.head.bias", "visual.trunk.head.fc.",
+    "visual.attnpool.c_proj.", "text_projection", "text.text_projection", "text.proj.",
+)  # fmt: skip
 
 
 class ClipBackbone(Backbone):
@@ -59,6 +40,10 @@ class ClipBackbone(Backbone):
 
     def __init__(self, spec: BackboneSpec, weights: WeightsUsed, model: nn.Module, config: ClipConfig) -> None:
         super().__init__(spec, weights)
+        if isinstance(model, open_clip.CoCa):
+            del model.text_decoder  # it writes captions; retrieval never runs it
+        if _hugging_face_kind(model) == "m2m_100":
+            follow_precision(model.get_submodule("text.transformer"))
         self.model: Any = model
         self._config = config
         self.eval().requires_grad_(False)
@@ -74,8 +59,8 @@ class ClipBackbone(Backbone):
 
     def encode_padded_text(self, tokens: Tensor) -> Tensor:
         """Token ids [b, s] -> [b, e], not normalised; for open_clip's own towers of any length up to the context."""
-        if isinstance(self.model, open_clip.CLIP):
-            return self._encode_native_text(tokens)
+        if (native := self._native_text) is not None:
+            return _encode_native_text(native, tokens)
         if tokens.is_meta and hasattr(self.model.text, "pooler"):
             return self._encode_hugging_face_text_on_meta(tokens)
         embedding: Tensor = self.model.encode_text(tokens, normalize=False)
@@ -88,19 +73,14 @@ class ClipBackbone(Backbone):
         embedding: Tensor = text.proj(text.pooler(output, torch.ones_like(tokens)))  # [b, s, d] -> [b, e]
         return embedding
 
-    def _encode_native_text(self, tokens: Tensor) -> Tensor:
-        """The text half of `open_clip.CLIP`, for any length up to the context: [b, s] -> [b, e]."""
-        model, length = self.model, tokens.shape[1]
-        x = model.token_embedding(tokens) + model.positional_embedding[:length]  # [b, s] -> [b, s, d]
-        mask = None if model.attn_mask is None else model.attn_mask[:length, :length]
-        x = model.ln_final(model.transformer(x, attn_mask=mask))
-        eos = getattr(model, "text_eos_id", None)
-        pooled = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=eos)  # [b, s, d] -> [b, d]
-        if model.text_projection is None:
-            return pooled  # type: ignore[no-any-return]
-        if isinstance(model.text_projection, nn.Linear):
-            return model.text_projection(pooled)  # type: ignore[no-any-return]
-        return pooled @ model.text_projection  # type: ignore[no-any-return]
+    @property
+    def _native_text(self) -> Any:
+        """The module with open_clip's own text layers where captions alone go through them (CoCa adds a token)."""
+        if isinstance(self.model, open_clip.CLIP):
+            return self.model
+        text = self.model.text
+        plain = isinstance(text, TextTransformer) and text.cls_emb is None and not text.use_pad_mask
+        return text if plain else None
 
     def trim_tokens(self, tokens: Tensor) -> Tensor:
         """Cut the columns after the longest caption, where the tower provably ignores them."""
@@ -113,10 +93,9 @@ class ClipBackbone(Backbone):
     @property
     def _ignored_padding(self) -> int | None:
         """The id that fills captions up on the right without any effect on the embedding; None: there is none."""
-        if isinstance(self.model, open_clip.CLIP):
+        if (native := self._native_text) is not None:
             # Causal attention: nothing after the end token, which has the highest id, can reach it.
-            causal = self.model.text_pool_type == "argmax" and self.model.attn_mask is not None
-            return 0 if causal else None
+            return 0 if native.attn_mask is not None and _pool_type(native) == "argmax" else None
         config = getattr(getattr(self.model, "text", None), "config", None)
         return None if config is None else config.pad_token_id
 
@@ -166,7 +145,7 @@ class ClipBackbone(Backbone):
     @property
     def context_length(self) -> int:
         """The longest caption in tokens."""
-        return int(self.model.context_length)
+        return int(self._config.model_cfg["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH))
 
     @property
     def embedding_width(self) -> int:
@@ -190,9 +169,8 @@ class ClipBackbone(Backbone):
         """open_clip's configuration, a Hugging Face text tower's, and the picture preprocessing."""
         model = {**self._config.model_cfg, "quick_gelu": bool(self._config.model_cfg.get("quick_gelu", False))}
         facts = {"family": "clip", "model": model, "preprocess": asdict(self._preprocess)}
-        hugging_face = getattr(getattr(self.model, "text", None), "config", None)
-        if hugging_face is not None:
-            facts["text"] = {fact: getattr(hugging_face, fact, None) for fact in _TEXT_FACTS}
+        if (kind := _hugging_face_kind(self.model)) is not None:
+            facts["text"] = {fact: getattr(self.model.text.config, fact, None) for fact in TEXT_HOSTS[kind].facts}
         return facts
 
     @cached_property
@@ -209,30 +187,39 @@ class ClipBackbone(Backbone):
         Raises:
             NotFoundError: It is not on this machine.
         """
-        what = f"the tokenizer of {self.spec.name} is not on this machine"
-        folder = self._config.folder
-        wanted = self._config.model_cfg["text_cfg"].get("hf_tokenizer_name")
-        if wanted and folder is not None and not any((folder / name).is_file() for name in _VOCABULARIES):
-            # transformers would make a tokenizer that knows no word, without a warning.
-            raise NotFoundError(
-                what,
-                where=str(folder),
-                why=f"none of {', '.join(_VOCABULARIES)} is there",
-                fix="copy it to this folder",
-            )
-        with network(allowed=download):
-            try:
-                return open_clip.get_tokenizer(self.spec.model)
-            except ImportError as error:
-                raise UsageError(
-                    f"the tokenizer of {self.spec.name} needs the package transformers",
-                    fix="pip install 'mwactl[hf-text]'",
-                ) from error
-            except (OSError, ValueError) as error:
-                raise NotFoundError(
-                    what, why=" ".join(str(error).split())[:200], fix="add --download once, so that it is cached"
-                ) from error
+        return load_tokenizer(self.spec, self._config, download=download)
 
     @cached_property
     def _tokenizer(self) -> Any:
         return self.load_tokenizer()
+
+
+def _encode_native_text(text: Any, tokens: Tensor) -> Tensor:
+    """The text half of `open_clip.CLIP`, or its separate text tower, for any length up to the context.
+
+    Args:
+        text: The module that has the layers.
+        tokens: [b, s] -> [b, e].
+    """
+    length = tokens.shape[1]
+    x = text.token_embedding(tokens) + text.positional_embedding[:length]  # [b, s] -> [b, s, d]
+    mask = None if text.attn_mask is None else text.attn_mask[:length, :length]
+    x = text.ln_final(text.transformer(x, attn_mask=mask))
+    eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+    pooled = text_global_pool(x, tokens, _pool_type(text), eos_token_id=eos)  # [b, s, d] -> [b, d]
+    if text.text_projection is None:
+        return pooled  # type: ignore[no-any-return]
+    if isinstance(text.text_projection, nn.Linear):
+        return text.text_projection(pooled)  # type: ignore[no-any-return]
+    return pooled @ text.text_projection  # type: ignore[no-any-return]
+
+
+def _pool_type(text: Any) -> str:
+    pool_type: str = text.text_pool_type if isinstance(text, open_clip.CLIP) else text.pool_type
+    return pool_type
+
+
+def _hugging_face_kind(model: Any) -> str | None:
+    """What transformers calls the kind of a text tower of its own; None for open_clip's."""
+    kind: str | None = getattr(getattr(getattr(model, "text", None), "config", None), "model_type", None)
+    return kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import pickle
+import zipfile
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from torch import nn
 from mwactl.backbone.spec import RANDOM, BackboneSpec, WeightsRequest, WeightsUsed
 from mwactl.errors import IncompatibleError, NotFoundError, UsageError
 from mwactl.files import sha256_file
-from mwactl_clip.backbone import ClipBackbone, ClipConfig
+from mwactl_clip.backbone import ClipBackbone
+from mwactl_clip.config import ClipConfig
+from mwactl_clip.hugging_face_blocks import TEXT_HOSTS
 from mwactl_clip.names import CONFIG_FILE, LOCAL_DIR
 from mwactl_clip.weights import find_weights, network
 
@@ -38,11 +41,10 @@ def build(spec: BackboneSpec, request: WeightsRequest) -> ClipBackbone:
     """
     source = request.source or spec.default_weights
     config = _configuration(spec, source)
-    with network(allowed=request.download):
+    with network(allowed=request.download), torch.random.fork_rng(devices=[]):
         if source == RANDOM:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(request.seed)
-                model = _instantiate(config)
+            torch.manual_seed(request.seed)
+            model = _instantiate(config)
             used = WeightsUsed(RANDOM, seed=request.seed)
         else:
             path = find_weights(spec, source, download=request.download, reporter=request.reporter)
@@ -124,6 +126,8 @@ def _instantiate(config: ClipConfig) -> nn.Module:
     if "multimodal_cfg" in arguments:
         model_class = open_clip.CoCa
     try:
+        if "hf_model_name" in text:
+            _check_kind_of_text_model(text["hf_model_name"])
         return model_class(**arguments)  # type: ignore[no-any-return]
     except TypeError as error:
         if config.folder is None:
@@ -157,8 +161,33 @@ def _text_model_source(name: str, folder: Path | None) -> str:
     return name
 
 
+def _check_kind_of_text_model(name: str) -> None:
+    from transformers import AutoConfig
+
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+    except ValueError as error:
+        raise IncompatibleError(
+            "transformers knows no such text tower", where=name, why=" ".join(str(error).split())[:200]
+        ) from error
+    if kind not in TEXT_HOSTS:
+        raise IncompatibleError(
+            f"open_clip has no text tower of the kind `{kind}`", where=name, why=f"it has {', '.join(TEXT_HOSTS)}"
+        )
+
+
 def _load(model: nn.Module, path: Path, spec: BackboneSpec) -> None:
     """Load a checkpoint strictly; open_clip converts old layouts and resizes position tables."""
+    if _is_torch_script(path):
+        published = "openai" in open_clip.list_pretrained_tags_by_model(spec.model)
+        raise IncompatibleError(
+            "these weights are a TorchScript archive, as OpenAI published its own",
+            where=str(path),
+            why="it is a program; mwactl loads tensors alone and runs nothing from a file",
+            fix="--weights openai --download  (the same weights, as safetensors)"
+            if published
+            else "--weights FILE with a state dict (torch.save) or safetensors",
+        )
     try:
         load_checkpoint(model, str(path), strict=True, weights_only=True)
     except _LOADING_ERRORS as error:
@@ -168,6 +197,16 @@ def _load(model: nn.Module, path: Path, spec: BackboneSpec) -> None:
             why=" ".join(str(error).split())[:300],
             fix="--weights FILE with this model's own weights",
         ) from error
+
+
+def _is_torch_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False  # what is wrong with it, loading says
 
 
 def _weights_name(source: str | None, path: Path) -> str:

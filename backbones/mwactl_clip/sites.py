@@ -51,7 +51,7 @@ def _text_blocks(model: nn.Module) -> _Blocks:
     if config is None:
         return type(text).__name__, text.transformer.resblocks, _own_or_timm_site
     host = TEXT_HOSTS[config.model_type]
-    return config.model_type, text.transformer.get_submodule(host.layers), host.site  # type: ignore[return-value]
+    return config.model_type, text.transformer.get_submodule(host.layers), host.site
 
 
 def _own_or_timm_site(tower: Modality, depth: int, block: nn.Module) -> Site:

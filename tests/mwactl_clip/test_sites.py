@@ -181,7 +181,7 @@ def test_heads_are_the_projections_and_the_temperature(backbone: ClipBackbone, f
     [
         ("clip:RN50", "it is a ModifiedResNet"),
         ("clip:convnext_base", "it is a ConvNeXt"),
-        ("clip:EVA02-B-16", "its blocks are EvaBlock"),
+        ("clip:MobileCLIP-S1", "it is a FastVit"),
     ],
 )
 def test_a_tower_without_host_blocks_is_refused_before_anything_is_touched(
