@@ -62,13 +62,6 @@ def form_of(norm: Any) -> dict[str, Any]:
     return {"width": int(norm.normalized_shape[0]), "eps": float(norm.eps)}
 
 
-def with_branches(x1: Tensor, x2: Tensor, extractor: Branch | None, enhancer: Branch | None) -> Tensor:
-    """`x2 + KE(x1)`, then `+ AE(…)` (paper, equations 1 and 2)."""
-    if extractor is not None:
-        x2 = x2 + extractor(x1)
-    return x2 if enhancer is None else x2 + enhancer(x2)
-
-
 def feed_forward_of(
     norm: Any, fc1: Any, activation: Any, inner_norm: Any, fc2: Any, scale: Tensor | None
 ) -> FeedForward | None:

@@ -13,8 +13,9 @@ import torch
 from open_clip.transformer import CustomResidualAttentionBlock, LayerScale, ResidualAttentionBlock
 from torch import Tensor, nn
 
+from mwactl.backbone.branches import with_branches
 from mwactl.backbone.contract import Branch, FeedForward, Modality
-from mwactl_clip.block_site import BlockSite, feed_forward_of, form_of, linear_maps, with_branches
+from mwactl_clip.block_site import BlockSite, feed_forward_of, form_of, linear_maps
 
 
 class OpenClipSite(BlockSite):

@@ -15,8 +15,9 @@ from timm.models.vision_transformer import Block
 from timm.models.vision_transformer_relpos import RelPosBlock
 from torch import Tensor, nn
 
+from mwactl.backbone.branches import with_branches
 from mwactl.backbone.contract import Branch, FeedForward, Modality
-from mwactl_clip.block_site import BlockSite, feed_forward_of, form_of, linear_maps, with_branches
+from mwactl_clip.block_site import BlockSite, feed_forward_of, form_of, linear_maps
 
 
 class TimmSite(BlockSite):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mwactl.backbone.branches import with_branches
 from mwactl.backbone.contract import Branch, FeedForward, Modality, Site
 
 
@@ -31,10 +32,7 @@ class HostLayer(nn.Module):
             x1: The residual stream after attention, [t, d].
             x2: After the FFN, [t, d].
         """
-        if (extractor := self.extractors.get(modality)) is not None:
-            x2 = x2 + extractor(x1)
-        enhancer = self.enhancers.get(modality)
-        return x2 if enhancer is None else x2 + enhancer(x2)
+        return with_branches(x1, x2, self.extractors.get(modality), self.enhancers.get(modality))
 
     def after_attention(self, modality: Modality, x1: Tensor) -> Tensor:
         """FFN and attached modules: the residual stream after attention, [t, d] -> [t, d].
