@@ -67,7 +67,7 @@ def inject(
 
     Args:
         backbone: Its name, `clip:MODEL/PRETRAINED`, or `FAMILY:local-dir:FOLDER`.
-        options: Of the method, as on the command line: `["method.mwa.layers='last 6'"]`.
+        options: Of the method, as on the command line: `["method.mwa.layers=last 6"]`.
         name: The adapter's; None: after the backbone and the method.
         weights: A file, a pretrained tag or `random`; None: the backbone's own.
         seed: Of the modules' initial values, and of random weights.

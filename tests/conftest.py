@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setenv("MWACTL_HOME", str(home))
     monkeypatch.delenv("MWACTL_REGISTRY", raising=False)
     monkeypatch.delenv("MWACTL_DEBUG", raising=False)
+    monkeypatch.setattr(os, "fsync", os.fstat)  # no test can cut the power, and thousands of syncs take a minute
     out.mode, out.debug = Mode.HUMAN, False
     yield home
     out.mode, out.debug = Mode.HUMAN, False
@@ -80,6 +84,39 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the shared data is not here (set MWACTL_SHARED)")
     return folder
+
+
+@pytest.fixture
+def memory_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: programs that are killed thousands of times wait for no disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path, prefix="mwactl-test-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path]]:
+    return {}
+
+
+@pytest.fixture
+def made_once(
+    empty_home: Path, tmp_path_factory: pytest.TempPathFactory, _made: dict[str, tuple[str, Path]]
+) -> Callable[[str, Callable[[], str]], str]:
+    """made_once(key, make): the reference that `make()` gives; it really runs for the first test alone.
+
+    What it left in that test's home is copied into the home of every other.
+    """
+
+    def make_or_copy(key: str, make: Callable[[], str]) -> str:
+        if key in _made:
+            shutil.copytree(_made[key][1], empty_home, dirs_exist_ok=True)
+        else:
+            reference = make()
+            _made[key] = reference, shutil.copytree(empty_home, tmp_path_factory.mktemp("made") / "home")
+        return _made[key][0]
+
+    return make_or_copy
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -139,6 +176,24 @@ def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with `captions.csv` and `photos`, as the README has it."""
+    from PIL import Image
+
+    colours = ("red", "green", "blue", "white", "black", "yellow", "orange", "purple", "brown", "grey")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with (tmp_path / "captions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "caption", "split"])
+        for split, count in (("train", 10), ("val", 6), ("test", 6)):
+            for number, colour in enumerate(colours[:count]):
+                name = f"{split}-{number}.png"
+                Image.new("RGB", (40, 32), colour).save(tmp_path / "photos" / name)
+                table.writerow([name, f"a {colour} picture for {split}", split])
+
+
+@pytest.fixture
 def add_data(empty_home: Path) -> Callable[[str, Path], str]:
     """Add a folder like `tiny_pictures` to this test's catalogue under a name."""
     from mwactl.data import Catalogue
@@ -183,6 +238,43 @@ train:
 """
     )
     return path
+
+
+@pytest.fixture
+def trained_adapter(made_once: Callable[[str, Callable[[], str]], str], tiny_recipe: Path) -> str:
+    """The reference of `tiny-mwa`, an adapter that was trained for an epoch, in this test's registry."""
+
+    def make() -> str:
+        from mwactl.config import load_recipe
+        from mwactl.registry import Registry
+        from mwactl.workflow.train import train_recipe
+
+        recipe = load_recipe(str(tiny_recipe), ["train.epochs=1", "train.lr=0.05"])
+        return train_recipe(Registry.default(), recipe).entry.reference
+
+    return made_once("tiny-mwa", make)
+
+
+_TRACED: dict[tuple[Any, ...], Any] = {}
+
+
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model's graph is not traced again: that takes seconds, and is the business of other tests."""
+    from mwactl.backbone.fingerprint import tensors_digest
+    from mwactl.export import towers
+
+    def remembered(trace: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(model: Any, *arguments: Any, **options: Any) -> Any:
+            key = (trace.__name__, tensors_digest(model.state_dict()), *sorted(map(str, options.items())))
+            if key not in _TRACED:
+                _TRACED[key] = trace(model, *arguments, **options)
+            return _TRACED[key]
+
+        return traced
+
+    for name in ("trace_image", "trace_text"):
+        monkeypatch.setattr(towers, name, remembered(getattr(towers, name)))
 
 
 # -- what the tests of every backbone family use ---------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shlex
 import subprocess
@@ -10,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 README = Path(__file__).parents[1] / "README.md"
-_COLOURS = ("red", "green", "blue", "white", "black", "yellow", "orange", "purple", "brown", "grey")
 
 
 def section(heading: str) -> str:
@@ -34,21 +31,6 @@ def train_small(mwactl_cli) -> None:
     small = ["backbone.name=clip-tiny-emoji", "train.epochs=1", "train.batch_size=5", "data.workers=0"]
     for words in (add, ["train", "captions.yaml", *small]):
         assert mwactl_cli(*words).code == 0
-
-
-@pytest.fixture
-def own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with `captions.csv` and `photos`, as the README has it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    with (tmp_path / "captions.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "caption", "split"])
-        for split, count in (("train", 10), ("val", 6), ("test", 6)):
-            for number, colour in enumerate(_COLOURS[:count]):
-                name = f"{split}-{number}.png"
-                Image.new("RGB", (40, 32), colour).save(tmp_path / "photos" / name)
-                table.writerow([name, f"a {colour} picture for {split}", split])
 
 
 @pytest.mark.usefixtures("own_pictures")
