@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mwactl.cli.options import Debug, DryRun, Json, Quiet
-from mwactl.cli.output import Column, out, size
+from mwactl.cli.data_cache import cache
+from mwactl.cli.data_check import check
+from mwactl.cli.data_split import split
+from mwactl.cli.options import DataName, Debug, DryRun, Json, Quiet
+from mwactl.cli.output import Column, out
 from mwactl.errors import UsageError
 
 if TYPE_CHECKING:
     from mwactl.data import CatalogueEntry
-    from mwactl.workflow.picture_cache import CachedData
 
 app = typer.Typer(help="Data sets: captioned pictures, by name.", no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What recipes call the data set.")]
 
 _SPLIT_COLUMNS = [
     Column("split", "split", keep=True),
@@ -30,23 +30,38 @@ _SPLIT_COLUMNS = [
 
 
 @app.command(
-    epilog="Example: mwactl data add flickr8k --format karpathy --annotations dataset_flickr8k.json --images images  "
-    "Next: mwactl data show flickr8k"
+    epilog="Example: mwactl data add flickr8k --annotations dataset_flickr8k.json --images images  "
+    "Next: mwactl data check flickr8k"
 )
 def add(
-    name: Name,
-    format: Annotated[str, typer.Option("--format", help="karpathy, csv, tsv, jsonl or folder.")],
-    images: Annotated[Path, typer.Option("--images", help="The folder that picture paths start from.")],
+    name: DataName,
     annotations: Annotated[
-        Path | None, typer.Option("--annotations", help="The annotation file (all formats but folder).")
+        Path | None,
+        typer.Option(
+            "--annotations", help="The annotation file; of several their folder, or 'data/{000..127}.parquet'."
+        ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", help="The folder that picture paths start from; tar shards. [that of the annotations]"
+        ),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option("--format", help="auto, karpathy, coco, csv, tsv, jsonl, parquet, webdataset or folder."),
+    ] = "auto",
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch pictures that are addresses (http, https) into mwactl's home, once."),
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the data set of this name.")] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Check a data set and remember it by name. Pictures are looked for, not copied."""
+    """Read a data set and remember it by name. Pictures are looked for, not copied."""
     from mwactl.data import Catalogue
 
     entry = Catalogue.default().add(
@@ -56,12 +71,14 @@ def add(
         images=images,
         replace=replace,
         dry_run=dry_run,
+        download=download,
         reporter=out,
     )
     document = _document(entry) | {"dry_run": dry_run}
 
     def human() -> None:
-        out.text(f"would add {name}" if dry_run else f"added {name}")
+        how = f" ({entry.format})" if format == "auto" else ""
+        out.text(f"{'would add' if dry_run else 'added'} {name}{how}")
         _split_table(document)
 
     out.answer(document, human=human, identifier=name)
@@ -89,124 +106,58 @@ def list_(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> Non
         out.hint("mwactl data add NAME --format karpathy --annotations FILE --images DIR")
 
 
-@app.command(epilog="Example: mwactl data show flickr8k --json  Next: mwactl recipes list")
-def show(name: Name, json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+@app.command(epilog="Example: mwactl data show flickr8k --sheet flickr8k.png  Next: mwactl data check flickr8k")
+def show(
+    name: DataName,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", metavar="PNG", help="Draw some pictures with their captions.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Of which split the sheet is. [the first]")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=400, help="How many pictures it shows.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures: another one, others.")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
     """Show a data set: its files, and the pictures and captions of each split."""
     from mwactl.data import Catalogue
 
+    if split is not None and sheet is None:
+        raise UsageError("--split chooses the pictures of a sheet", fix=f"add --sheet {name}.png")
     entry = Catalogue.default().get(name)
     document = _document(entry) | {"annotations_sha256": entry.annotations_digest()}
+    if sheet is not None:
+        document["sheet"] = str(sheet)
+        _draw_sheet(entry, split or next(iter(document["splits"])), sheet, count, seed)
 
     def human() -> None:
-        for key in ("name", "format", "images", "annotations", "annotations_sha256"):
-            if document[key] is not None:
+        for key in ("name", "format", "images", "annotations", "annotations_sha256", "sheet"):
+            if document.get(key) is not None:
                 out.text(f"{key}\t{document[key]}")
         _split_table(document)
 
     out.answer(document, human=human, identifier=name)
 
 
-@app.command(
-    epilog="Example: mwactl data cache coco --backbone beit3-base --split val  Next: mwactl train coco data.cache=on"
-)
-def cache(
-    name: Name,
-    backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", help="For which backbone (mwactl backbones list); without weights."),
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option("--split", help="Which split; may be repeated. [all]")] = None,
-    crop_min_scale: Annotated[
-        float | None,
-        typer.Option(
-            "--crop-min-scale",
-            min=0.01,
-            max=1,
-            metavar="SHARE",
-            help="For training with `augment: crop` or `colour`: the recipe's data.crop_min_scale.",
-        ),
-    ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Delete what was made for this data set.")] = False,
-    on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Pictures decoded at once. [one a core, at most 8]")
-    ] = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Decode and resize pictures once, so that training and evaluation need not. (A recipe does so with data.cache=on.)
+def _draw_sheet(entry: CatalogueEntry, split: str, path: Path, count: int, seed: int) -> None:
+    from mwactl.data.sheet import chosen, contact_sheet
+    from mwactl.files import atomic_file
 
-    As an evaluation shows them, the pixels stay the same to the bit. With --crop-min-scale pictures are kept larger,
-    for random crops to be cut from: an approximation (a second interpolation).
-    """
-    if remove == (backbone is not None):
-        raise UsageError(
-            "--backbone says what to make, --remove deletes: one of the two is needed",
-            fix=f"mwactl data cache {name} --backbone beit3-base, or mwactl data cache {name} --remove",
-        )
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"--on-error {on_error}: unknown", fix="--on-error stop, or --on-error skip")
-    if remove:
-        if dry_run:
-            raise UsageError("--remove cannot be tried with --dry-run", fix=f"mwactl data cache {name} --remove")
-        _forget(name)
-        return
-    from mwactl.workflow.picture_cache import cache_pictures
-
-    policy: Literal["stop", "skip"] = "skip" if on_error == "skip" else "stop"
-    made = cache_pictures(
-        name, str(backbone), splits=split or [], crop_min_scale=crop_min_scale, on_error=policy, workers=workers,
-        dry_run=dry_run, reporter=out,
-    )  # fmt: skip
-    document = _cached(name, made) | {"dry_run": dry_run}
-    out.answer(document, human=lambda: _cache_table(document), identifier=document["folder"])
-    if not dry_run:
-        out.hint("mwactl train RECIPE data.cache=on" if crop_min_scale else f"mwactl eval --data {name}")
+    dataset = entry.load(split)
+    sheet = contact_sheet(dataset, chosen(dataset, count, seed))
+    with atomic_file(path) as file:
+        sheet.save(file, "PNG")
 
 
-def _forget(name: str) -> None:
-    from mwactl.workflow.picture_cache import forget_pictures
-
-    freed = forget_pictures(name, reporter=out)
-    out.answer(
-        {"schema": 1, "name": name, "removed_bytes": freed},
-        human=lambda: out.text(f"removed {size(freed)} of cached pictures of {name}"),
-        identifier=name,
-    )
-
-
-def _cached(name: str, made: CachedData) -> dict[str, Any]:
-    """What was cached, as JSON."""
-    splits = {
-        done.split: {
-            "pictures": done.plan.pictures,
-            "were_missing": done.plan.missing,
-            "made": done.made,
-            "missing_bytes": done.plan.size,
-        }
-        for done in made.splits
-    }
-    return {
-        "schema": 1, "name": name, "folder": str(made.folder), "geometry": made.geometry, "exact": made.exact,
-        "splits": splits,
-    }  # fmt: skip
-
-
-def _cache_table(document: dict[str, Any]) -> None:
-    out.text(f"{document['name']}: {document['geometry']}" + ("" if document["exact"] else "   (an approximation)"))
-    rows = [{"split": split, **counts} for split, counts in document["splits"].items()]
-    columns = [
-        Column("split", "split", keep=True),
-        Column("pictures", "pictures", right=True, format="{:,}".format, keep=True),
-        Column("were_missing", "not cached yet", right=True, format="{:,}".format, keep=True),
-        Column("missing_bytes", "about", right=True, format=size, keep=True),
-        Column("made", "made now", right=True, format="{:,}".format, keep=True),
-    ]
-    out.table(rows, columns)
-    if document["dry_run"]:
-        out.text("nothing written (dry run)")
+app.command(
+    "cache",
+    epilog="Example: mwactl data cache coco --backbone beit3-base --split val  Next: mwactl train coco data.cache=on",
+)(cache)
+app.command("check", epilog="Example: mwactl data check flickr8k --strict  Next: mwactl data split flickr8k")(check)
+app.command(
+    "split",
+    epilog="Example: mwactl data split photos --val 0.1 --test 0.1 --seed 0  Next: mwactl data check photos-split",
+)(split)
 
 
 def _facts(entry: CatalogueEntry) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from mwactl.data.catalogue import Catalogue
 from mwactl.data.entry import CatalogueEntry
 from mwactl.data.formats import READERS, Reader, Row
 from mwactl.data.picture import open_image
+from mwactl.data.picture_file import PictureFile
 from mwactl.data.scan import Problem, ScanReport, scan
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CaptionedImages",
     "Catalogue",
     "CatalogueEntry",
+    "PictureFile",
     "Problem",
     "Reader",
     "Row",

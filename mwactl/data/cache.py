@@ -23,6 +23,7 @@ from mwactl.data.cache_part import DATA, INDEX, DamagedPartError, Part, Stored, 
 from mwactl.data.cached import CachedPictures
 from mwactl.data.geometry import Geometry
 from mwactl.data.picture import decode, unreadable
+from mwactl.data.picture_file import PictureFile
 from mwactl.data.workers import worker_count
 from mwactl.errors import DataError
 from mwactl.files import naming_write_errors, no_space, sha256_bytes
@@ -33,7 +34,7 @@ PICTURES_IN_A_PART = 512  # about 80 MB of 224 × 224; what a kill can cost is t
 _SAMPLE = 32  # pictures that are decoded to foretell the size of all
 _LEFTOVER = ".*.part"  # what `atomic_file` writes before it renames
 
-_Source = tuple[Path, str]
+_Source = tuple[PictureFile, str]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class PictureCache:
         """Whether any geometry has a cache."""
         return _root().is_dir()
 
-    def open(self, images: Sequence[Path], digests: Sequence[str | None]) -> CachedPictures:
+    def open(self, images: Sequence[PictureFile], digests: Sequence[str | None]) -> CachedPictures:
         """The pictures of a split, those that are here from here. Writes nothing.
 
         Args:
@@ -82,7 +83,7 @@ class PictureCache:
 
         return CachedPictures(self.geometry, images, digests, _by_digest(_parts(self.folder, skip)))
 
-    def plan(self, images: Sequence[Path], digests: Sequence[str | None]) -> CachePlan:
+    def plan(self, images: Sequence[PictureFile], digests: Sequence[str | None]) -> CachePlan:
         """What `build` would do; writes nothing.
 
         Raises:
@@ -94,7 +95,7 @@ class PictureCache:
         return CachePlan(len(sources), len(missing), self._size_of(missing))
 
     def build(
-        self, dataset: str, images: Sequence[Path], digests: Sequence[str | None], *, workers: int | None = None
+        self, dataset: str, images: Sequence[PictureFile], digests: Sequence[str | None], *, workers: int | None = None
     ) -> int:
         """Make what is missing, and say how many pictures that was.
 
@@ -230,11 +231,11 @@ def _root() -> Path:
     return cache_path() / "pictures"
 
 
-def _sources(images: Sequence[Path], digests: Sequence[str | None]) -> list[_Source]:
+def _sources(images: Sequence[PictureFile], digests: Sequence[str | None]) -> list[_Source]:
     """Each different picture once, in the split's order."""
     if None in digests:
         raise ValueError("a picture that cannot be read has no digest and cannot be cached; leave it out of the split")
-    first: dict[str, Path] = {}
+    first: dict[str, PictureFile] = {}
     for path, digest in zip(images, digests, strict=True):
         first.setdefault(str(digest), path)
     return [(path, digest) for digest, path in first.items()]

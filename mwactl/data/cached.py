@@ -15,6 +15,7 @@ from PIL import Image
 from mwactl.data.cache_part import Part, Stored
 from mwactl.data.geometry import Geometry
 from mwactl.data.picture import open_image
+from mwactl.data.picture_file import PictureFile
 from mwactl.errors import VerificationError
 
 _MAPS = 256  # files held open by a process, which may have a thousand
@@ -34,7 +35,7 @@ class CachedPictures:
     def __init__(
         self,
         geometry: Geometry,
-        images: Sequence[Path],
+        images: Sequence[PictureFile],
         digests: Sequence[str | None],
         stored: Mapping[str, tuple[Part, Stored]],
     ) -> None:

@@ -12,14 +12,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mwactl.data.download import fetch_pictures
 from mwactl.data.entry import CatalogueEntry
-from mwactl.data.formats import READERS
+from mwactl.data.formats import PACKED, READERS
+from mwactl.data.made_split import FORMAT as MADE_SPLIT
+from mwactl.data.recognise import recognise
 from mwactl.errors import DataError, IncompatibleError, NotFoundError, ResourceError, UsageError
 from mwactl.files import atomic_write
 from mwactl.home import catalogue_path
 from mwactl.progress import Reporter, Silent
 
+AUTO = "auto"
+"""In place of a format: it is told by the files."""
+
 _SCHEMA = 1
+_FAILURES_NAMED = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOCK_SECONDS = 10.0
 
@@ -43,22 +50,25 @@ class Catalogue:
         self,
         name: str,
         *,
-        format: str,
-        annotations: Path | None,
-        images: Path,
+        format: str = AUTO,
+        annotations: Path | None = None,
+        images: Path | None = None,
         replace: bool = False,
         dry_run: bool = False,
+        download: bool = False,
         reporter: Reporter | None = None,
     ) -> CatalogueEntry:
         """Read and check a data set, then remember it. Adding the same once more changes nothing.
 
         Args:
             name: What recipes will call it: letters, digits, `.`, `_`, `-`.
-            format: A key of `READERS`.
-            annotations: The annotation file, if the format has one.
-            images: The folder that picture paths start from.
+            format: A key of `READERS`, or `auto`: it is told by the files.
+            annotations: The annotation file, if the format has one; where it may be several, also their folder or a
+                pattern (`shards/{000..127}.tar`).
+            images: The folder that picture paths start from. Unset: that of the annotations.
             replace: Let the name stand for this data set from now on, whatever it stood for.
             dry_run: Do all but the writing.
+            download: Fetch pictures that the annotations name by an address, those that are not here yet.
             reporter: Hears of missing pictures and of pictures in more than one split.
 
         Raises:
@@ -70,14 +80,29 @@ class Catalogue:
         """
         entry = _new_entry(name, format, annotations, images)
         self._refuse_other(self._read(), entry, replace)  # before the long work
-        entry.check(reporter or Silent())
+        reporter = reporter or Silent()
+        if download:
+            _fetch(entry, reporter, dry_run=dry_run)
+        else:
+            entry.refuse_unfetched()
+        if not (download and dry_run):
+            entry.check(reporter)
         if not dry_run:
-            with self._lock():
-                known = self._read()
-                self._refuse_other(known, entry, replace)
-                if known.get(name) != entry:
-                    self._write({**known, name: entry})
+            self.put(entry, replace=replace)
         return entry
+
+    def put(self, entry: CatalogueEntry, *, replace: bool = False) -> None:
+        """Remember an entry as it is.
+
+        Raises:
+            UsageError: The name stands for another data set.
+            ResourceError: The disk is full, or another process holds the catalogue.
+        """
+        with self._lock():
+            known = self._read()
+            self._refuse_other(known, entry, replace)
+            if known.get(entry.name) != entry:
+                self._write({**known, entry.name: entry})
 
     def entries(self) -> list[CatalogueEntry]:
         """All data sets, by name."""
@@ -168,24 +193,58 @@ class Catalogue:
         atomic_write(self.path, json.dumps({"schema": _SCHEMA, "datasets": datasets}, indent=2).encode("ascii") + b"\n")
 
 
-def _new_entry(name: str, format: str, annotations: Path | None, images: Path) -> CatalogueEntry:
+def _new_entry(name: str, format: str, annotations: Path | None, images: Path | None) -> CatalogueEntry:
     """An entry from what a user gave, if it can be one."""
+    check_name(name)
+    if format not in (AUTO, *READERS):
+        known_formats = ", ".join(READERS)
+        raise UsageError(f"no format '{format}'", why=f"there are: {known_formats}", fix="leave out --format")
+    annotations, images = (path and path.expanduser().resolve() for path in (annotations, images))
+    if format == AUTO:
+        format = recognise(annotations, images)
+    if format in PACKED and annotations is None:
+        annotations, images = images, None
+    if images is None:
+        if annotations is None:
+            raise UsageError("nothing was given", fix="give --annotations FILE, --images DIR, or both")
+        images = annotations if annotations.is_dir() else _folder_of(annotations)
+    if not images.is_dir():
+        raise NotFoundError("no such picture folder", where=str(images), fix="check --images")
+    return CatalogueEntry(name, format, annotations, images)
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder of a file; of a pattern, the first that is there."""
+    return next(parent for parent in path.parents if parent.is_dir())
+
+
+def check_name(name: str) -> None:
+    """Whether recipes may call a data set so.
+
+    Raises:
+        UsageError: They may not.
+    """
     if not _NAME.fullmatch(name):
         why = "it may have letters, digits, '.', '_' and '-', starts with a letter or digit, and is at most 64 long"
         raise UsageError(f"'{name}' cannot be the name of a data set", why=why, fix="choose another name")
-    if format not in READERS:
-        known_formats = ", ".join(READERS)
-        raise UsageError(f"no format '{format}'", why=f"there are: {known_formats}", fix="--format karpathy")
-    if not images.is_dir():
-        raise NotFoundError("no such picture folder", where=str(images), fix="check --images")
-    return CatalogueEntry(
-        name, format, annotations and annotations.expanduser().resolve(), images.expanduser().resolve()
-    )
+
+
+def _fetch(entry: CatalogueEntry, reporter: Reporter, *, dry_run: bool) -> None:
+    """Fetch what the annotations name by an address; what cannot be had is told, and is missing."""
+    pictures = entry.web_pictures()
+    missing = [picture for picture in pictures if not picture.is_file()]
+    if dry_run:
+        reporter.info(f"{len(missing):,} of {len(pictures):,} pictures of the web would be fetched")
+        return
+    failures = fetch_pictures(missing, reporter)
+    for picture, reason in failures[:_FAILURES_NAMED]:
+        reporter.warn(f"{picture}: {reason}")
+    reporter.info(f"{len(pictures) - len(failures):,} of {len(pictures):,} pictures of the web are here")
 
 
 def _entry(name: str, fields: Any) -> CatalogueEntry:
     """An entry from its JSON fields."""
     annotations = Path(fields["annotations"]) if fields["annotations"] is not None else None
-    if fields["format"] not in READERS:
+    if fields["format"] not in (MADE_SPLIT, *READERS):
         raise ValueError(f"'{name}' has the unknown format {fields['format']!r}")
     return CatalogueEntry(name, fields["format"], annotations, Path(fields["images"]))

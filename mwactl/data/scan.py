@@ -6,11 +6,11 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mwactl.data.captioned import CaptionedImages
 from mwactl.data.picture import decode
+from mwactl.data.picture_file import PictureFile
 from mwactl.data.scan_cache import Checked, ScanCache
 from mwactl.data.workers import worker_count
 from mwactl.errors import DataError, UsageError
@@ -28,7 +28,7 @@ class Problem:
     image: int
     """Its index in the split."""
 
-    path: Path
+    path: PictureFile
     """Its file."""
 
     reason: str
@@ -109,14 +109,14 @@ def scan(dataset: CaptionedImages, *, reporter: Reporter | None = None, workers:
     return ScanReport(dataset, tuple(result.digest for result in checked), tuple(problems))
 
 
-def _check_all(images: tuple[Path, ...], cache: ScanCache, workers: int | None) -> Iterator[Checked]:
+def _check_all(images: tuple[PictureFile, ...], cache: ScanCache, workers: int | None) -> Iterator[Checked]:
     """Check pictures in threads; results come in order."""
     with ThreadPoolExecutor(max(1, worker_count(workers)), "scan") as pool:
         for start in range(0, len(images), _AT_A_TIME):
             yield from pool.map(lambda path: _check(path, cache), images[start : start + _AT_A_TIME])
 
 
-def _check(path: Path, cache: ScanCache) -> Checked:
+def _check(path: PictureFile, cache: ScanCache) -> Checked:
     """Check one picture: the cache knows it, or it is read once for both the digest and the decoder."""
     try:
         stat = path.stat()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import PIL
 
+from mwactl.data.picture_file import PictureFile, Stat
 from mwactl.files import atomic_write, canonical_json, sha256_bytes
 from mwactl.home import cache_path
 from mwactl.progress import Reporter
@@ -48,13 +47,13 @@ class ScanCache:
         self.path = cache_path() / "scans" / f"{identity[:32]}.json"
         self._known = self._load(reporter)
 
-    def get(self, path: Path, stat: os.stat_result) -> Checked | None:
+    def get(self, path: PictureFile, stat: Stat) -> Checked | None:
         """What is known of a picture, if its file is still as it was."""
         known = self._known.get(str(path))
         unchanged = known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
         return known if unchanged else None
 
-    def save(self, images: Sequence[Path], checked: Sequence[Checked]) -> None:
+    def save(self, images: Sequence[PictureFile], checked: Sequence[Checked]) -> None:
         """Remember findings beside those of before.
 
         Raises:

@@ -125,4 +125,6 @@ class Candidates:
 def _run(model: RetrievalModel, tower: TowerName, items: list[Any]) -> Rows:
     """Pictures or captions -> [n, e]."""
     size = _BATCH[tower]
-    return model.encode_images(items, size) if tower == "image" else model.encode_texts(items, size)
+    if tower == "text":
+        return model.encode_texts(items, size)
+    return model.encode_images([item if isinstance(item, Path) else item.read_bytes() for item in items], size)

@@ -20,6 +20,7 @@ from mwactl.backbone.contract import unit_rows
 from mwactl.backbone.fingerprint import tensors_digest
 from mwactl.backbone.safetensors_bytes import SafetensorsBytes
 from mwactl.data.picture import decode, open_image
+from mwactl.data.picture_file import PictureFile
 from mwactl.errors import VerificationError
 from mwactl.progress import Reporter, Silent
 from mwactl.quickstart.samples import samples
@@ -48,7 +49,7 @@ class Material:
         data: Name and split of the user's own data; None: the packaged drawings alone.
     """
 
-    pictures: Sequence[bytes | Path]
+    pictures: Sequence[bytes | PictureFile]
     captions: Sequence[str]
     data: dict[str, str] | None
 
@@ -164,7 +165,7 @@ def merge_adapter(
 def _material(split: CheckedSplit | None) -> Material:
     """The packaged drawings, and pictures from all over the user's own data with all of their captions."""
     drawings = samples(_DRAWINGS)
-    pictures: list[bytes | Path] = [drawing.picture for drawing in drawings]
+    pictures: list[bytes | PictureFile] = [drawing.picture for drawing in drawings]
     captions = [drawing.caption for drawing in drawings]
     if split is None:
         return Material(pictures, captions, None)
@@ -193,8 +194,10 @@ def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
     return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
 
 
-def _opened(picture: bytes | Path) -> Image.Image:
-    return open_image(picture) if isinstance(picture, Path) else decode(io.BytesIO(picture), Path("a packaged drawing"))
+def _opened(picture: bytes | PictureFile) -> Image.Image:
+    if isinstance(picture, bytes):
+        return decode(io.BytesIO(picture), Path("a packaged drawing"))
+    return open_image(picture)
 
 
 def _moved(adapted: AdaptedModel, material: Material, expected: tuple[Tensor, Tensor]) -> float | None:

@@ -237,3 +237,73 @@ def test_a_cache_without_space_is_exit_code_6_with_the_figures(
     assert result.code == 6
     assert "0.1 MB are needed" in result.stderr
     assert not list((cache_path() / "pictures").rglob("*.rgb"))
+
+
+def test_check_prints_findings_and_exits_5_for_errors(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    mwactl_cli("data", "add", "tiny", *files)
+    result = mwactl_cli("data", "check", "tiny")  # three pictures of one colour, with the same bytes
+    assert result.code == 5
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["train: 2 pictures, 4 captions", "test: 1 pictures, 2 captions"]
+    assert lines[2] == "error: pictures in two splits, 1: pictures that are in more than one split, to the byte"
+    assert result.stderr.splitlines()[-1] == "  fix: repair the files, or divide it anew: mwactl data split tiny"
+    document = mwactl_cli("data", "check", "tiny", "--json").json
+    assert (document["schema"], document["passed"], document["strict"]) == (1, False, False)
+    assert [(each["check"], each["level"], each["count"]) for each in document["findings"]] == [
+        ("pictures in two splits", "error", 1), ("duplicate pictures", "warning", 1),
+    ]  # fmt: skip
+
+
+def test_check_of_one_split_warns_and_strict_fails(mwactl_cli: Cli, files: list[str]) -> None:
+    mwactl_cli("data", "add", "tiny", *files)
+    result = mwactl_cli("data", "check", "tiny", "--split", "train")
+    assert result.code == 0
+    assert result.stdout.splitlines()[1].startswith("warning: duplicate pictures, 1: ")
+    assert result.stderr == "next: mwactl data show tiny --sheet tiny.png\n"
+    assert mwactl_cli("data", "check", "tiny", "--split", "train", "--strict").code == 5
+    assert mwactl_cli("data", "check", "tiny", "--split", "val").code == 3
+
+
+def test_split_makes_a_data_set_and_touches_no_file(mwactl_cli: Cli, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(10):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text("a caption\nanother")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
+    assert mwactl_cli("data", "add", "photos", "--images", tmp_path).stdout.splitlines()[0] == "added photos (folder)"
+    dry = mwactl_cli("data", "split", "photos", "--test", "0.2", "--dry-run")
+    assert dry.stdout.splitlines()[0] == "would divide photos into photos-split"
+    result = mwactl_cli("data", "split", "photos", "--test", "0.2")
+    assert result.stdout.splitlines() == ["divided photos into photos-split", "train\t7\t14", "val\t1\t2", "test\t2\t4"]
+    assert result.stderr == "next: mwactl data check photos-split\n"
+    document = mwactl_cli("data", "split", "photos", "--test", "0.2", "--json").json
+    assert document["splits"]["test"] == {"images": 2, "captions": 4}
+    shown = mwactl_cli("data", "show", "photos-split", "--json").json
+    assert {split: counts["images"] for split, counts in shown["splits"].items()} == {"train": 7, "val": 1, "test": 2}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert mwactl_cli("data", "split", "photos", "--seed", "1").code == 2
+    assert mwactl_cli("data", "split", "photos", "--val", "0.7", "--test", "0.3").code == 2
+
+
+def test_a_sheet_shows_pictures_and_names_what_it_cannot(mwactl_cli: Cli, files: list[str], tmp_path: Path) -> None:
+    from PIL import Image
+
+    mwactl_cli("data", "add", "tiny", *files)
+    result = mwactl_cli("data", "show", "tiny", "--sheet", tmp_path / "sheet.png", "--json")
+    assert result.json["sheet"] == str(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as whole:
+        assert whole.getpixel((12 + 120, 12 + 120)) == (0, 0, 0)  # the first picture, black
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    mwactl_cli("data", "show", "tiny", "--sheet", tmp_path / "broken.png", "--split", "train")
+    with Image.open(tmp_path / "broken.png") as broken:
+        assert broken.getpixel((12 + 120, 12 + 30)) == (255, 255, 255)
+    assert mwactl_cli("data", "show", "tiny", "--split", "train").code == 2
+
+
+def test_addresses_need_download(mwactl_cli: Cli, tmp_path: Path, no_network: None) -> None:
+    (tmp_path / "web.csv").write_text("image,caption\nhttp://example.org/a.png,a cat\n")
+    result = mwactl_cli("data", "add", "web", "--annotations", tmp_path / "web.csv")
+    assert result.code == 2
+    assert "1 pictures of 'web' are addresses on the web; nothing was fetched" in result.stderr
+    assert "fix: add --download" in result.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from mwactl.data import READERS, Catalogue, CatalogueEntry, catalogue
+from mwactl.data import Catalogue, CatalogueEntry, catalogue
 from mwactl.errors import DataError, IncompatibleError, NotFoundError, ResourceError, UsageError
 from mwactl.home import catalogue_path
 from mwactl.progress import Reporter, Silent
@@ -161,30 +161,46 @@ def test_a_name_that_is_no_name_is_refused(annotations: Path, images: Path, name
 
 
 def test_an_unknown_format_lists_the_formats(images: Path) -> None:
-    with pytest.raises(UsageError, match="karpathy, csv, tsv, jsonl, folder"):
+    with pytest.raises(UsageError, match="karpathy, coco, csv, tsv, jsonl, parquet, webdataset, folder"):
         Catalogue.default().add("tiny", format="xml", annotations=None, images=images)
 
 
-def test_every_reader_can_be_catalogued(images: Path, tmp_path: Path, karpathy: Writer) -> None:
-    made = {
-        "karpathy": karpathy([("a.png", "all", ["a cat"])]),
-        "csv": tmp_path / "t.csv",
-        "tsv": tmp_path / "t.tsv",
-        "jsonl": tmp_path / "t.jsonl",
-        "folder": None,
-    }
+def test_the_format_is_told_by_the_files(images: Path, tmp_path: Path, karpathy: Writer) -> None:
     (tmp_path / "t.csv").write_text("image,caption\na.png,a cat\n")
-    (tmp_path / "t.tsv").write_text("image\tcaption\na.png\ta cat\n")
-    (tmp_path / "t.jsonl").write_text('{"image": "a.png", "caption": "a cat"}\n')
-    (images / "b.png").unlink()
-    (images / "c.png").unlink()
-    (images / "a.txt").write_text("a cat\n")
-    assert set(made) == set(READERS)
-    for format, annotations in made.items():
-        Catalogue.default().add(format, format=format, annotations=annotations, images=images)
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    add = Catalogue.default().add
+    assert add("one", annotations=karpathy([("a.png", "all", ["a cat"])]), images=images).format == "karpathy"
+    assert add("two", annotations=tmp_path / "t.csv", images=images).format == "csv"
+    assert add("three", annotations=tmp_path / "c.json", images=images).format == "coco"
+    for name in "abc":
+        (images / f"{name}.txt").write_text("a cat\n")
+    assert add("four", images=images).format == "folder"
     for entry in Catalogue.default().entries():
         dataset = entry.load("all")
-        assert (dataset.images, dataset.captions) == ((images / "a.png",), ("a cat",))
+        assert (dataset.images[0], dataset.captions[0]) == (images / "a.png", "a cat")
+
+
+def test_pictures_lie_beside_the_annotations_unless_it_is_said(images: Path) -> None:
+    (images / "t.csv").write_text("image,caption\na.png,a cat\n")
+    assert Catalogue.default().add("beside", annotations=images / "t.csv").images == images
+
+
+def test_files_of_no_layout_or_of_two_are_refused(images: Path, tmp_path: Path) -> None:
+    add = Catalogue.default().add
+    (tmp_path / "x.json").write_text('{"images": [{"name": "a.png"}]}')
+    (tmp_path / "x.xml").write_text("<x/>")
+    for annotations in (tmp_path / "x.json", tmp_path / "x.xml"):
+        with pytest.raises(UsageError, match=r"none of the layouts that are known.*--format"):
+            add("tiny", annotations=annotations, images=images)
+    with pytest.raises(UsageError, match="none of the layouts"):
+        add("tiny", images=images)  # pictures alone
+    for name in ("a.tar", "a.parquet"):
+        (images / name).touch()
+    with pytest.raises(UsageError, match="it looks like parquet and webdataset"):
+        add("tiny", images=images)
+    with pytest.raises(UsageError, match="nothing was given"):
+        add("tiny")
 
 
 def test_remove_forgets_the_name_alone(annotations: Path, images: Path) -> None:

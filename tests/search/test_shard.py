@@ -79,7 +79,7 @@ def test_a_shard_that_changed_has_another_stamp(shard):
         ([("a.png", b"x"), ("a.json", b"{")], "a.json is not JSON"),
         ([("a.png", b"x"), ("a.json", b"[1]")], "a.json is not a JSON object"),
         ([("a.png", b"x"), ("a.txt", b"\xff")], "a.txt is not UTF-8"),
-        ([("a.png", b"x"), ("a.txt", b"x" * (2**20 + 1))], "at most 1 MiB"),
+        ([("a.png", b"x"), ("a.txt", b"x" * (2**24 + 1))], "at most 16 MiB"),
     ],
 )
 def test_a_sample_that_cannot_be_understood_is_told_with_the_shard(shard, members, words):

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from mwactl.data.formats.json_file import read_json
 from mwactl.data.formats.rows import Row, RowCollector
-from mwactl.data.formats.text import annotation_file, read_text
+from mwactl.data.formats.text import annotation_file
 from mwactl.errors import DataError
 
 _SPLITS = {"restval": "train"}
@@ -44,17 +44,7 @@ def read_karpathy(annotations: Path | None, images: Path) -> dict[str, list[Row]
 
 def _images(path: Path) -> list[Any]:
     """The list of pictures in the file."""
-    try:
-        document = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            "the annotation file is not valid JSON",
-            where=f"{path}:{error.lineno}",
-            why=f"{error.msg} at line {error.lineno}, column {error.colno}",
-            fix="is it a whole download, and the right --format?",
-        ) from error
-    except (ValueError, RecursionError) as error:  # numbers or nesting beyond Python's limits
-        raise DataError("the annotation file is not Karpathy's JSON", where=str(path), why=str(error)) from error
+    document = read_json(path)
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         raise DataError(

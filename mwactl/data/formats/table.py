@@ -1,8 +1,8 @@
-"""Tables of captions: CSV, TSV and JSON Lines with `image`, `caption` and, if there are splits, `split`.
+"""Tables of captions: CSV, TSV and JSON Lines with `image`, `caption` and, where there are any, `split` and `tag`.
 
-One row is one caption; a picture may have many rows; other columns are ignored. Picture paths may be absolute.
-Without `split` everything is one split called `all`. CSV fields may be quoted (RFC 4180); in TSV a quotation mark is a
-character like any other.
+One row is one caption; a picture may have many rows, and one tag; other columns are ignored. Picture paths may be
+absolute. Without `split` everything is one split called `all`. CSV fields may be quoted (RFC 4180); in TSV a quotation
+mark is a character like any other.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, Literal
 from mwactl.data.formats.rows import WHOLE, Row, RowCollector
 from mwactl.data.formats.text import annotation_file, read_text
 from mwactl.errors import DataError
+
+_LONGEST_FIELD = 16 << 20  # the csv module's own limit, which it has for the process, is 128 KiB
 
 
 def read_csv(annotations: Path | None, images: Path) -> dict[str, list[Row]]:
@@ -52,12 +54,12 @@ def _add_object(collector: RowCollector, where: str, fields: Any) -> None:
     if not isinstance(fields, dict):
         collector.problem(where, "not a JSON object")
         return
-    values = {"split": WHOLE, **fields}
-    wrong = [key for key in ("image", "caption", "split") if not isinstance(values.get(key), str)]
+    values = {"split": WHOLE, **fields, "tag": fields.get("tag") or ""}
+    wrong = [key for key in ("image", "caption", "split", "tag") if not isinstance(values.get(key), str)]
     if wrong:
         collector.problem(where, f"{' and '.join(repr(key) for key in wrong)} missing or not a string")
         return
-    collector.add(where, split=values["split"], image=values["image"], caption=values["caption"])
+    collector.add(where, **{key: values[key] for key in ("split", "image", "caption", "tag")})
 
 
 def _read_delimited(
@@ -81,14 +83,15 @@ def _read_delimited(
             collector.problem(where, f"{len(record)} fields where the header has {len(header)}")
             continue
         fields = dict(zip(header, record, strict=True))
-        collector.add(where, split=fields.get("split", WHOLE), image=fields["image"], caption=fields["caption"])
+        split, tag = fields.get("split", WHOLE), fields.get("tag", "")
+        collector.add(where, split=split, image=fields["image"], caption=fields["caption"], tag=tag)
     return collector.rows()
 
 
 def _records(path: Path, dialect: type[csv.Dialect], quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
     """Each record that is not a blank line, with the line it starts on."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), dialect, quoting=quoting, strict=True)
-    start = 1
+    start, before = 1, csv.field_size_limit(_LONGEST_FIELD)
     try:
         for record in reader:
             if record:
@@ -101,3 +104,5 @@ def _records(path: Path, dialect: type[csv.Dialect], quoting: Literal[0, 3]) -> 
             why=f"the record that starts at line {start}: {error}",
             fix='a field with commas or quotation marks is written "like ""this"""',
         ) from error
+    finally:
+        csv.field_size_limit(before)

@@ -29,7 +29,7 @@ def written(path: Path, format: str, *, split: bool = True, start: str = "") -> 
 @pytest.mark.parametrize("format", ["csv", "tsv", "jsonl"])
 def test_the_same_table_in_every_format(tmp_path: Path, format: str, start: str) -> None:
     splits = READERS[format](written(tmp_path / "t", format, start=start), tmp_path)
-    assert splits == {
+    assert {split: [row[:2] for row in rows] for split, rows in splits.items()} == {
         "train": [(tmp_path / "a.jpg", "a cat, asleep"), (tmp_path / "a.jpg", "ein Kätzchen")],
         "val": [(tmp_path / "b.jpg", 'a "big" dog')],
     }
@@ -130,3 +130,30 @@ def test_the_file_must_be_there(
 ) -> None:
     with pytest.raises(error):
         READERS[format](annotations and tmp_path / annotations, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("csv", "image,caption,tag\na.jpg,one,indoor\na.jpg,two,\nb.jpg,three,\n"),
+        ("tsv", "image\tcaption\ttag\na.jpg\tone\t\na.jpg\ttwo\tindoor\nb.jpg\tthree\t\n"),
+        ("jsonl", '{"image":"a.jpg","caption":"one","tag":"indoor"}\n{"image":"a.jpg","caption":"two","tag":null}\n'
+                  '{"image":"b.jpg","caption":"three"}\n'),
+    ],
+)  # fmt: skip
+def test_any_row_of_a_picture_may_give_its_tag(tmp_path: Path, format: str, text: str) -> None:
+    (tmp_path / "t").write_text(text)
+    dataset = CaptionedImages.from_rows("t", "all", READERS[format](tmp_path / "t", tmp_path)["all"])
+    assert dataset.tags == ("indoor", "")
+
+
+def test_a_picture_with_two_tags_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("image,caption,tag\na.jpg,one,indoor\na.jpg,two,outdoor\n")
+    with pytest.raises(DataError, match=r"t:3: the picture has two tags, 'indoor' and 'outdoor'"):
+        READERS["csv"](tmp_path / "t", tmp_path)
+
+
+def test_a_tag_that_is_no_text_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text('{"image": "a.jpg", "caption": "one", "tag": 3}\n')
+    with pytest.raises(DataError, match=r"t:1: 'tag' missing or not a string"):
+        READERS["jsonl"](tmp_path / "t", tmp_path)
