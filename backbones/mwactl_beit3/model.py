@@ -166,7 +166,7 @@ class VisionEmbedding(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[b, 3, h, w] -> [b, 1 + p, d]."""
         patches = self.proj(pixels).flatten(2).transpose(1, 2)  # [b, d, h/16, w/16] -> [b, p, d], row by row
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        return torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
 
 
 class Beit3(nn.Module):
@@ -200,9 +200,11 @@ class Beit3(nn.Module):
 
     def encode_pictures(self, pixels: Tensor, *, only_first: bool = False) -> Tensor:
         """[b, 3, h, w] -> [b, 1 + p, d], or the class tokens' features [b, d]."""
-        runs = (Run(len(pixels), (1 + self.config.patches,)),)
+        # `shape[0]`, not `len`, here and below: a traced number of pictures stays any number.
+        runs = (Run(pixels.shape[0], (1 + self.config.patches,)),)
         rows: Tensor = self.encoder({"image": self.embed_pictures(pixels)}, runs, only_first=only_first)["image"]
-        return rows if only_first else torch.unflatten(rows, 0, (len(pixels), -1))  # [b·(1 + p), d] -> [b, 1 + p, d]
+        # [b·(1 + p), d] -> [b, 1 + p, d]
+        return rows if only_first else torch.unflatten(rows, 0, (pixels.shape[0], -1))
 
     def encode_text(self, text: PackedTokens, *, only_first: bool = False) -> Tensor:
         """Packed text -> features in packed order: [t, d], or of the first tokens [b, d]."""

@@ -95,7 +95,8 @@ class SelfAttention(nn.Module):
 
     def _by_head(self, rows: Tensor, added: Tensor) -> tuple[Tensor, ...]:
         biased = rows + added.to(rows.dtype)
-        return biased.view(len(rows), 3, self._heads, -1).unbind(1)  # [t, 3·d] -> three of [t, h, c]
+        # `shape[0]`, not `len`, here and below: a traced number of tokens stays any number.
+        return biased.view(rows.shape[0], 3, self._heads, -1).unbind(1)  # [t, 3·d] -> three of [t, h, c]
 
 
 class FeedForward(nn.Module):
@@ -213,7 +214,7 @@ class Transformer(nn.Module):
     def embed_pictures(self, pixels: Tensor) -> Tensor:
         """[b, 3, h, w] -> [b, 1 + p, d], without the token type."""
         patches: Tensor = self.patch_embed(pixels)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
         return tokens if self.pos_embed is None else tokens + self.pos_embed
 
     def forward(
@@ -351,10 +352,10 @@ class Vlmo(nn.Module):
 
     def encode_pictures(self, pixels: Tensor, *, joint: bool = False, only_first: bool = False) -> Tensor:
         """[b, 3, h, w] -> features [b, 1 + p, d], or of the class tokens [b, d]."""
-        runs = (Run(len(pixels), (1 + self.config.patches,)),)
+        runs = (Run(pixels.shape[0], (1 + self.config.patches,)),)
         streams: Streams = {"image": self._picture_rows(pixels)}
         rows = self._encode(streams, runs, joint=joint, only_first=only_first)["image"]
-        return rows if only_first else rows.view(len(pixels), -1, rows.shape[1])  # [b·(1 + p), d] -> [b, 1 + p, d]
+        return rows if only_first else rows.view(pixels.shape[0], -1, rows.shape[1])  # [b·(1 + p), d] -> [b, 1 + p, d]
 
     def encode_text(self, text: PackedTokens, *, joint: bool = False, only_first: bool = False) -> Tensor:
         """Packed text -> features in packed order: [t, d], or of the first tokens [b, d]."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from mwactl.backbone.spec import BackbonePlugin, BackboneSpec
-from mwactl.errors import NotFoundError
+from mwactl.errors import IncompatibleError, NotFoundError
 
 GROUP = "mwactl.backbones"
 
@@ -18,6 +18,7 @@ def plugins() -> dict[str, BackbonePlugin]:
 
     Raises:
         NotFoundError: Two packages register the same family.
+        IncompatibleError: A plugin cannot be imported.
     """
     found: dict[str, BackbonePlugin] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
@@ -27,8 +28,23 @@ def plugins() -> dict[str, BackbonePlugin]:
                 where=point.value,
                 fix="pip uninstall one of them",
             )
-        found[point.name] = point.load()
+        found[point.name] = _loaded(point)
     return found
+
+
+def _loaded(point: EntryPoint) -> BackbonePlugin:
+    """The plugin of an entry point; whatever its package raises on the way is its own mistake and not ours."""
+    try:
+        plugin: BackbonePlugin = point.load()
+    except Exception as error:
+        package = point.dist.name if point.dist else point.value.partition(":")[0]
+        raise IncompatibleError(
+            f"the plugin of the backbone family `{point.name}` cannot be imported",
+            where=point.value,
+            why=f"{type(error).__name__}: {error}",
+            fix=f"mend it, or: pip uninstall {package}",
+        ) from error
+    return plugin
 
 
 def all_specs() -> list[BackboneSpec]:

@@ -62,7 +62,8 @@ class PackedTokens:
     def restore(self, rows: Tensor) -> Tensor:
         """One row a sequence, from the packed order back to the given one: [b, d] -> [b, d]."""
         back = torch.empty_like(self.order)
-        back[self.order] = torch.arange(len(self.order), device=self.order.device)
+        # `shape[0]`, not `len`: a traced number stays any number.
+        back[self.order] = torch.arange(self.order.shape[0], device=self.order.device)
         return rows[back]
 
 

@@ -61,12 +61,17 @@ def hold_frozen(backbone: Backbone, precision: Precision) -> None:
     """Keep a backbone's frozen weights in the precision they compute in, so that no step casts them again.
 
     Autocast remembers its casts of trained weights within a step, never those of frozen ones. What is trained, the
-    temperature and all buffers stay as they are.
+    temperature and all buffers stay as they are; so does a norm of which a part is trained, since no kernel takes its
+    weight and its bias in two precisions.
     """
     if precision == "fp32":
         return
     dtype = _DTYPES[precision]
-    scalars = {id(backbone.logit_scale), id(backbone.logit_bias)}
+    kept = {id(backbone.logit_scale), id(backbone.logit_bias)}
+    for module in backbone.modules():
+        own = list(module.parameters(recurse=False))
+        if any(parameter.requires_grad for parameter in own) and all(parameter.dim() == 1 for parameter in own):
+            kept.update(map(id, own))
     for parameter in backbone.parameters():
-        if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in scalars:
+        if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in kept:
             parameter.data = parameter.data.to(dtype)

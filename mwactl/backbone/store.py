@@ -85,7 +85,9 @@ def pull(spec: BackboneSpec, source: str | None, reporter: Reporter) -> list[Pat
     """
     if not spec.files:
         raise NotFoundError(
-            f"nothing is published of {spec.name}", why="it is a folder of your own", fix="mwactl backbones list"
+            f"nothing is published of {spec.name}",
+            why="it is a folder of your own" if folder_of(spec) else "its plugin names no files",
+            fix="mwactl backbones list",
         )
     files = [spec.tokenizer] if spec.tokenizer else []
     if not files or source != files[0].tag:

@@ -56,6 +56,7 @@ def show(
     Builds it on the meta device: seconds, no weights.
     """
     from mwactl.backbone import find_spec
+    from mwactl.backbone.local_folder import folder_of
 
     plugin, spec = find_spec(name)
     model = plugin.build_without_weights(spec)
@@ -83,7 +84,8 @@ def show(
         for modality, tower in towers.items():
             out.text(f"  {modality}: {tower['blocks']} blocks of width {tower['width']}")
         licence = f"   licence: {spec.licence}" if spec.licence else ""
-        out.text(f"  weights: {spec.default_weights or 'its own folder, or --weights FILE'}{licence}")
+        own = "its own folder, or --weights FILE" if folder_of(spec) else "none of its own: --weights FILE, or random"
+        out.text(f"  weights: {spec.default_weights or own}{licence}")
         for file in files:
             place = "here" if file["here"] else "not here"
             out.text(f"    {file['tag']}: {file['filename']} ({place})  {file['summary']}".rstrip())
@@ -127,7 +129,7 @@ def pull(
 
 @app.command(
     epilog="Example: mwactl backbones new my-encoder --into plugins  "
-    "Next: pip install -e plugins/my-encoder && pytest plugins/my-encoder"
+    "Next: mwactl inject --backbone my-encoder --weights random"
 )
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin and its backbone: my-encoder.")],

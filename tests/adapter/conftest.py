@@ -41,13 +41,13 @@ class TinySite(Site):
 
     def __init__(self, name: str, depth: int, modalities: tuple[Modality, ...], block: TinyBlock) -> None:
         super().__init__(name, depth=depth, width=WIDTH, eps=1e-6, modalities=modalities)
-        self.block = block
+        self._host = block
 
     def attach(self, extractors: Mapping[Modality, Branch], enhancers: Mapping[Modality, Branch]) -> None:
-        self.block.extractors, self.block.enhancers = dict(extractors), dict(enhancers)
+        self._host.extractors, self._host.enhancers = dict(extractors), dict(enhancers)
 
     def detach(self) -> None:
-        self.block.extractors, self.block.enhancers = {}, {}
+        self._host.extractors, self._host.enhancers = {}, {}
 
 
 class TinyBackbone(Backbone):

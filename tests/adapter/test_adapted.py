@@ -252,3 +252,23 @@ def test_heads_are_trained_too_where_asked_and_the_temperature_is_not(tiny: Tiny
     model = inject(backbone, MethodConfig(name=name, train_head=True))
     assert {f"backbone.{head}" for head in backbone.head_parameter_names()} <= set(model.trainable())
     assert not backbone.logit_scale.requires_grad
+
+
+@pytest.mark.parametrize("family", ["beit3", "vlmo", "clip"])
+@pytest.mark.parametrize("name", ["mwa", "bitfit", "head", "full"])
+def test_every_method_trains_in_bf16_with_frozen_weights_held_in_it(family: str, name: str, tiny_backbones) -> None:
+    from mwactl.backbone.precision import autocast, hold_frozen
+    from mwactl.bench.batch import synthetic_batch
+    from mwactl.bench.contestant import build_backbone, known_family
+    from mwactl.bench.setup import Setup
+
+    backbone = build_backbone(Setup(tiny_backbones[family], device="cpu"))
+    batch = synthetic_batch(backbone, known_family(backbone), size=3, captions=1, seed=0)
+    model = inject(backbone, MethodConfig(name=name)).train()
+    hold_frozen(backbone, "bf16")
+    with autocast(torch.device("cpu"), "bf16"):
+        rows = torch.cat([model.encode_image(batch.pixels), model.encode_text(batch.tokens[:, 0])])
+    rows.float().square().sum().backward()
+    trained = model.trainable().values()
+    assert all(parameter.dtype == torch.float32 for parameter in trained)
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in trained)

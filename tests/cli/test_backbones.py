@@ -197,7 +197,43 @@ def test_an_interrupted_pull_says_how_to_go_on(mwactl_cli, towers: Towers, monke
     )
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "pull"])
+def test_new_writes_a_plugin_and_says_how_to_go_on(mwactl_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    result = mwactl_cli("backbones", "new", "two-towers", "--into", "my plugins")
+    folder = Path("my plugins", "two-towers")
+    assert result.code == 0, result.stderr
+    assert f"wrote {folder / 'two_towers' / 'backbone.py'}" in result.stdout.splitlines()
+    assert all(Path(line.removeprefix("wrote ")).is_file() for line in result.stdout.splitlines())
+    assert result.stderr == (
+        f"next: pip install -e '{folder}' && pytest '{folder}' && "
+        "mwactl inject --backbone two-towers --weights random\n"
+    )
+    again = mwactl_cli("backbones", "new", "two-towers", "--into", "my plugins")
+    assert (again.code, again.stdout) == (2, "")
+    assert again.stderr.startswith(f"error: the folder is already there; nothing was changed  ({folder})")
+
+
+def test_new_as_json_and_quiet(mwactl_cli, tmp_path: Path):
+    document = mwactl_cli("backbones", "new", "two-towers", "--into", tmp_path, "--json").json
+    folder = tmp_path / "two-towers"
+    assert document | {"files": []} == {"schema": 1, "name": "two-towers", "path": str(folder), "files": []}
+    assert sorted(document["files"]) == sorted(str(path) for path in folder.rglob("*") if path.is_file())
+    assert mwactl_cli("backbones", "new", "my-towers", "--into", tmp_path, "-q").stdout == f"{tmp_path / 'my-towers'}\n"
+
+
+def test_new_imports_no_torch(tmp_path: Path):
+    program = (
+        "import sys\nfrom mwactl.cli import main\n"
+        f"sys.argv = ['mwactl', 'backbones', 'new', 'two-towers', '--into', {str(tmp_path)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two-towers").is_dir()
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "pull", "new"])
 def test_every_verb_has_an_example_and_the_next_command(mwactl_cli, verb: str):
     lines = " ".join(mwactl_cli("backbones", verb, "--help").stdout.split())
     assert f"Example: mwactl backbones {verb}" in lines

@@ -49,13 +49,6 @@ def test_any_caption_gives_the_same_ids_by_data(pair: tuple[Beit3Tokenizer, Capt
     assert np.array_equal(data.padded(data([caption])), tokenizer([caption], 12).numpy()), ascii(caption)
 
 
-def test_a_backbone_is_portable(backbone: Beit3Backbone, captions: list[str]):
-    tokenizer = by_data(backbone)
-    tokens = backbone.tokenize(captions)
-    assert np.array_equal(tokenizer.padded(tokenizer(captions)), tokens.numpy())
-    assert tokenizer(captions[:1]).shape[1] < tokens.shape[1]  # padding is cut
-
-
 @pytest.mark.parametrize("size", [(50, 90), (1, 1), (10, 3000), (48, 48)])
 def test_pixels_by_data_are_the_transforms_to_the_bit(backbone: Beit3Backbone, size: tuple[int, int]):
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mwactl.adapter import AdaptedModel, check_active, inject, strip
+from mwactl.adapter import AdaptedModel, inject
 from mwactl.backbone.contract import Branch, Modality
 from mwactl.backbone.packing import Run
 from mwactl.config.recipe import MethodConfig, MwaConfig
@@ -119,51 +119,6 @@ def test_the_shared_enhancer_learns_from_both_modalities(trained: AdaptedModel, 
     )
     assert image.any()
     assert text.any()
-
-
-def test_untrained_injection_changes_no_bit(backbone: Beit3Backbone, embed: Embed) -> None:
-    before = embed(backbone)
-    model = inject(backbone, MethodConfig())
-    assert all(map(torch.equal, embed(model), before))
-    assert check_active(model) == 0.0
-
-
-def test_strip_gives_the_backbone_back_after_training(
-    backbone: Beit3Backbone, embed: Embed, train_a_little: TrainALittle
-) -> None:
-    before = embed(backbone)
-    state = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    model = inject(backbone, MethodConfig())
-    assert list(backbone.state_dict()) == list(state)
-    train_a_little(model)
-    assert check_active(model) > 1e-3
-    assert not any(map(torch.equal, embed(model), before))
-    assert strip(model) is backbone
-    assert all(map(torch.equal, embed(backbone), before))
-    assert list(backbone.state_dict()) == list(state)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.state_dict().items())
-
-
-@pytest.mark.parametrize("left_out", ["knowledge_extractor", "alignment_enhancer"])
-def test_either_module_alone_changes_both_embeddings(
-    backbone: Beit3Backbone, embed: Embed, train_a_little: TrainALittle, left_out: str
-) -> None:
-    before = embed(backbone)
-    model = inject(backbone, MethodConfig(mwa=MwaConfig(**{left_out: 0})))  # type: ignore[arg-type]
-    train_a_little(model)
-    for changed, unchanged in zip(embed(model), before, strict=True):
-        assert not torch.allclose(changed, unchanged, atol=1e-3)
-
-
-@pytest.mark.parametrize("modality", ["image", "text"])
-def test_one_modality_alone_leaves_the_other_as_it_is(
-    backbone: Beit3Backbone, embed: Embed, train_a_little: TrainALittle, modality: Modality
-) -> None:
-    before = embed(backbone)
-    model = inject(backbone, MethodConfig(mwa=MwaConfig(modalities=(modality,))))
-    train_a_little(model)
-    same = dict(zip(("image", "text"), map(torch.equal, embed(model), before), strict=True))
-    assert same == {"image": modality == "text", "text": modality == "image"}
 
 
 @pytest.mark.parametrize(("layers", "moved"), [("first 1", ["layer/0"]), ("last 1", ["layer/1"])])

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from mwactl.runtime.bundle import CaptionTokenizer, PictureTransform
-from mwactl_vlmo.backbone import VlmoBackbone
+from mwactl.runtime.bundle import CaptionTokenizer
 from mwactl_vlmo.names import VOCABULARY
 from mwactl_vlmo.tokenizer import VlmoTokenizer
 
@@ -40,20 +38,6 @@ OFFICIAL_BY_DATA = by_data(OFFICIAL, 40)
 def test_any_caption_gives_the_same_ids_by_data(caption: str):
     found = OFFICIAL_BY_DATA.padded(OFFICIAL_BY_DATA([caption]))
     assert np.array_equal(found, OFFICIAL([caption], 40).numpy()), ascii(caption)
-
-
-def test_a_backbone_is_portable(backbone: VlmoBackbone, captions: list[str]):
-    data = backbone.portable()
-    tokenizer = CaptionTokenizer(data.text, data.files[data.text["file"]])
-    tokens = backbone.tokenize(captions)
-    assert np.array_equal(tokenizer.padded(tokenizer(captions)), tokens.numpy())
-    assert tokenizer(captions[:1]).shape[1] < tokens.shape[1]  # padding is cut
-
-
-def test_pixels_by_data_are_the_transforms_to_the_bit(backbone: VlmoBackbone):
-    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
-    found = PictureTransform(backbone.portable().image)(Image.fromarray(noise))
-    assert np.array_equal(found, backbone.image_transform()(Image.fromarray(noise)).numpy())
 
 
 @pytest.mark.shared
