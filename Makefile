@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/mwactl quickstart
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check mwactl backbones tests benchmarks

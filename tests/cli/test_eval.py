@@ -155,17 +155,21 @@ def test_mistakes_have_their_exit_codes_and_a_way_out(mwactl_cli, tiny_data, bac
 
 
 @pytest.mark.shared
-@pytest.mark.timeout(1200)
-def test_flickr8k_gives_the_numbers_that_are_known_of_this_backbone(mwactl_cli, shared: Path):
-    data = shared / "data" / "flickr8k"
-    files = ["--annotations", data / "dataset_flickr8k.json", "--images", data / "images"]
-    assert mwactl_cli("data", "add", "flickr8k", "--format", "karpathy", *files, "-q").code == 0
+def test_a_pretrained_model_has_the_numbers_that_are_known_of_it(mwactl_cli, shared: Path):
+    """Known from open_clip's own model, transform and tokenizer; one caption is 0.18, one picture 0.4.
+
+    Known is 3.6 for image→text at 1. Two of the 250 pictures are nearest to "vehicle", which is a caption of both:
+    a tie, which counts against the model here, and for it there.
+    """
+    data = shared / "data" / "emoji" / "google"
+    files = ["--annotations", data / "dataset_emoji_google.json", "--images", data / "images"]
+    assert mwactl_cli("data", "add", "emoji", "--format", "karpathy", *files, "-q").code == 0
     name = f"clip:local-dir:{shared / 'backbones' / 'dinov2s-minilm'}"
-    document = mwactl_cli("eval", "--backbone", name, "--data", "flickr8k", "--device", "cpu", "--json").json
-    assert (document["images"], document["texts"], document["precision"]) == (1000, 5000, "fp32")
+    document = mwactl_cli("eval", "--backbone", name, "--data", "emoji", "--device", "cpu", "--json").json
+    assert (document["images"], document["texts"], document["precision"]) == (250, 561, "fp32")
     recalls = {
         direction: [document[direction][f"R@{k}"] for k in (1, 5, 10)]
         for direction in ("text_to_image", "image_to_text")
     }
-    assert recalls["text_to_image"] == pytest.approx([9.8, 27.2, 38.0], abs=0.1)
-    assert recalls["image_to_text"] == pytest.approx([12.4, 30.7, 41.8], abs=0.1)
+    assert recalls["text_to_image"] == pytest.approx([2.5, 8.9, 15.0], abs=0.06)
+    assert recalls["image_to_text"] == pytest.approx([3.6 - 2 * 0.4, 7.2, 12.4], abs=0.06)

@@ -10,7 +10,10 @@ from mwactl.errors import VerificationError
 from mwactl.registry import Registry
 from mwactl.workflow import export as workflow
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 @pytest.fixture

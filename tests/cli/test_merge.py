@@ -10,13 +10,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 
 
 @pytest.fixture
-def adapter(mwactl_cli, tiny_recipe: Path) -> str:
-    return mwactl_cli("train", tiny_recipe, "train.epochs=1", "train.lr=0.05", "-q").stdout.strip()
+def adapter(trained_adapter: str) -> str:
+    return trained_adapter
 
 
 @pytest.fixture
-def other(mwactl_cli, tiny_recipe: Path) -> str:
-    return mwactl_cli("train", tiny_recipe, "train.epochs=1", "train.seed=2", "name=other", "-q").stdout.strip()
+def other(made_once, mwactl_cli, adapter, tiny_recipe: Path) -> str:
+    def make() -> str:
+        return mwactl_cli("train", tiny_recipe, "train.epochs=1", "train.seed=2", "name=other", "-q").stdout.strip()
+
+    return made_once("other", make)
 
 
 def test_it_says_what_became_of_the_adapter_and_what_to_do_next(mwactl_cli, adapter):

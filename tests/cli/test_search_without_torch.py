@@ -33,7 +33,7 @@ def without_torch(home: Path, *arguments: str | Path) -> subprocess.CompletedPro
 
 
 @pytest.fixture
-def bundle(mwactl_cli, tiny_clip: Path, tmp_path: Path) -> Path:
+def bundle(mwactl_cli, traced_once, tiny_clip: Path, tmp_path: Path) -> Path:
     assert mwactl_cli("inject", "--backbone", f"clip:local-dir:{tiny_clip}", "--name", "tiny").code == 0
     result = mwactl_cli("export", "tiny@1", "--onnx", "-o", tmp_path / "bundle")
     assert result.code == 0, result.stderr

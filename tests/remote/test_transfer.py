@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,6 @@ from mwactl.progress import Progress, Silent
 from mwactl.registry import Entry, Registry
 from mwactl.registry.blobs import BlobStore
 from mwactl.remote import open_remote, plan_pull, plan_push, pull, push, transfer
-
-
-@pytest.fixture
-def memory_disk(tmp_path: Path) -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path, prefix="mwactl-test-") as directory:
-        yield Path(directory)
 
 
 class Bars(Silent):

@@ -25,14 +25,14 @@ def drive(*arguments: str | Path) -> dict:
 
 @pytest.mark.parametrize(("scenario", "least_calls"), [("embed", 40), ("index", 10), ("delete", 5), ("compact", 20)])
 def test_a_kill_at_any_system_call_loses_nothing_finished_and_is_made_good_by_a_rerun(
-    tmp_path: Path, scenario: str, least_calls: int
+    memory_disk: Path, scenario: str, least_calls: int
 ):
-    report = drive(tmp_path, scenario)
+    report = drive(memory_disk, scenario)
     assert report["failures"] == []
     assert report["calls"] >= least_calls
     assert report["kills"] >= 2 * report["calls"]
 
 
-def test_the_kills_catch_a_manifest_that_is_written_in_place(tmp_path: Path):
-    report = drive(tmp_path, "embed", "sabotage")
+def test_the_kills_catch_a_manifest_that_is_written_in_place(memory_disk: Path):
+    report = drive(memory_disk, "embed", "sabotage")
     assert any("manifest" in failure for failure in report["failures"])

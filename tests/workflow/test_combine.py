@@ -21,9 +21,16 @@ HALF = Mixture((0.5, 0.5))
 
 
 @pytest.fixture
-def pair(train: Train) -> tuple[Entry, Entry]:
+def pair(train: Train, registry: Registry, made_once: Callable[..., str]) -> tuple[Entry, Entry]:
     """Two adapters of one recipe, trained on the same data with two seeds."""
-    return tuple(train("train.epochs=1", f"train.seed={seed}", f"name=seed-{seed}").entry for seed in (1, 2))  # type: ignore[return-value]
+
+    def make() -> str:
+        return " ".join(
+            train("train.epochs=1", f"train.seed={seed}", f"name=seed-{seed}").entry.reference for seed in (1, 2)
+        )
+
+    one, other = made_once("seeds 1 and 2", make).split()
+    return registry.resolve(one), registry.resolve(other)
 
 
 def tensors(registry: Registry, entry: Entry) -> dict[str, torch.Tensor]:

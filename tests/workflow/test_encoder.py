@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +34,11 @@ def pictures(tmp_path: Path, picture: Image.Image) -> list[Path]:
 
 
 @pytest.fixture
-def adapter(mwactl_cli: Callable[..., object], tiny_recipe: Path) -> str:
-    trained = mwactl_cli("train", tiny_recipe)
-    assert trained.code == 0, trained.stderr  # type: ignore[attr-defined]
-    return "tiny-mwa"
+def adapter(trained_adapter: str) -> str:
+    return trained_adapter.partition("@")[0]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_reference_a_merged_model_and_a_folder_give_the_same(
     mwactl_cli, adapter: str, pictures: list[Path], tmp_path: Path
 ) -> None:

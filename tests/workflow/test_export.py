@@ -18,7 +18,6 @@ from onnx import numpy_helper
 from mwactl.adapter import AdaptedModel
 from mwactl.backbone import WeightsRequest
 from mwactl.backbone.contract import unit_rows
-from mwactl.backbone.fingerprint import tensors_digest
 from mwactl.config.recipe import MethodConfig
 from mwactl.data import open_image
 from mwactl.errors import ResourceError, UsageError, VerificationError
@@ -35,33 +34,17 @@ from mwactl.workflow.load import load_adapted
 from mwactl.workflow.merge import merge_adapter
 from mwactl.workflow.splits import CheckedSplit, checked_split
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 INT8 = ExportOptions(dtype="int8", bounds=parse_gates(["top10=0"]))
-_TRACED: dict[tuple[Any, ...], Any] = {}
-
-
-@pytest.fixture(autouse=True)
-def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same model's graph is not traced again: that takes seconds, and is the business of other tests."""
-
-    def remembered(trace: Callable[..., Any]) -> Callable[..., Any]:
-        def traced(model: Any, *arguments: Any, **options: Any) -> Any:
-            key = (trace.__name__, tensors_digest(model.state_dict()), *sorted(map(str, options.items())))
-            if key not in _TRACED:
-                _TRACED[key] = trace(model, *arguments, **options)
-            return _TRACED[key]
-
-        return traced
-
-    for name in ("trace_image", "trace_text"):
-        monkeypatch.setattr(towers, name, remembered(getattr(towers, name)))
 
 
 @pytest.fixture
-def adapter(train: Callable[..., Any]) -> Entry:
-    entry: Entry = train("train.epochs=1", "train.lr=0.05").entry
-    return entry
+def adapter(registry: Registry, trained_adapter: str) -> Entry:
+    return registry.resolve(trained_adapter)
 
 
 @pytest.fixture

@@ -51,8 +51,12 @@ def own_clip(tmp_path: Path, tiny_clip: Path, tiny_recipe: Path) -> Path:
 
 
 @pytest.fixture
-def adapter(train: Callable[..., Any], own_clip: Path) -> Entry:
-    entry: Entry = train("train.epochs=1", "train.lr=0.05").entry
+def adapter(request: pytest.FixtureRequest, registry: Registry) -> Entry:
+    """Of the model in a folder of its own for the tests that change it."""
+    if "own_clip" not in request.fixturenames:
+        return registry.resolve(request.getfixturevalue("trained_adapter"))
+    request.getfixturevalue("own_clip")
+    entry: Entry = request.getfixturevalue("train")("train.epochs=1", "train.lr=0.05").entry
     return entry
 
 
