@@ -5,15 +5,13 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mwactl.bench.comparison import Comparison
+from mwactl.chart.style import FAINT, INK, OTHER, OWN, PAPER, TEXT_SIZE, TITLE_SIZE, font
 from mwactl.files import atomic_file
 
 _WIDTH, _MARGIN, _LABEL, _BAR, _GAP, _HEADER, _PANEL_GAP = 860, 24, 110, 22, 12, 84, 40
-_INK, _FAINT, _PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
-_OWN, _OTHER = "#0a8f3c", "#9aa4b2"
-_TITLE_SIZE, _TEXT_SIZE = 18, 14
 
 
 def plot_steps(comparison: Comparison, to: Path) -> None:
@@ -29,18 +27,18 @@ def plot_steps(comparison: Comparison, to: Path) -> None:
         ("MB that autograd saves, a pair", [row.saved_bytes / 1e6 for row in rows]),
     ]
     height = _HEADER + len(rows) * (_BAR + _GAP) + _MARGIN
-    picture = Image.new("RGB", (_WIDTH, height), _PAPER)
+    picture = Image.new("RGB", (_WIDTH, height), PAPER)
     draw = ImageDraw.Draw(picture)
     setup = comparison.setup
     title = f"Training step of {setup.backbone}, {setup.precision}, batch of {setup.batch_size}"
-    draw.text((_MARGIN, 14), title, fill=_INK, font=_font(_TITLE_SIZE))
+    draw.text((_MARGIN, 14), title, fill=INK, font=font(TITLE_SIZE))
     panel = (_WIDTH - 2 * _MARGIN - _LABEL - _PANEL_GAP) // 2
     for number, (heading, values) in enumerate(panels):
         left = _MARGIN + _LABEL + number * (panel + _PANEL_GAP)
-        draw.text((left, _HEADER - 30), heading, fill=_FAINT, font=_font(_TEXT_SIZE))
+        draw.text((left, _HEADER - 30), heading, fill=FAINT, font=font(TEXT_SIZE))
         _draw_bars(draw, names, values, left, panel)
     for index, name in enumerate(names):
-        draw.text((_MARGIN, _top(index) + 3), name, fill=_INK, font=_font(_TEXT_SIZE))
+        draw.text((_MARGIN, _top(index) + 3), name, fill=INK, font=font(TEXT_SIZE))
     with atomic_file(to) as file:
         picture.save(file, format="PNG", optimize=True)
 
@@ -50,15 +48,10 @@ def _draw_bars(draw: ImageDraw.ImageDraw, names: list[str], values: list[float],
     room = width - 60  # for the number behind the longest bar
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
         right = left + max(1, round(room * value / longest))
-        colour = _OWN if name.startswith("mwa") and not name.endswith(("plain", "strong")) else _OTHER
+        colour = OWN if name.startswith("mwa") and not name.endswith(("plain", "strong")) else OTHER
         draw.rectangle((left, _top(index), right, _top(index) + _BAR), fill=colour)
-        draw.text((right + 6, _top(index) + 3), f"{value:,.4g}", fill=_INK, font=_font(_TEXT_SIZE))
+        draw.text((right + 6, _top(index) + 3), f"{value:,.4g}", fill=INK, font=font(TEXT_SIZE))
 
 
 def _top(index: int) -> int:
     return _HEADER + index * (_BAR + _GAP)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font: the same on every machine."""
-    return ImageFont.load_default(size)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from mwactl.card.subject import RECALLS, Evaluation, Subject, without_folder
+from mwactl.chart import bars
 
-_BARS = "▁▂▃▄▅▆▇█"
 _METHODS = {
     "mwa": "a [MultiWay-Adapter](https://arxiv.org/abs/2309.01516)",
     "lora": "a [LoRA](https://arxiv.org/abs/2106.09685) adapter",
@@ -166,8 +166,8 @@ def curve(subject: Subject) -> str:
     heads = ["epoch", "RSUM"]
     rows = [[f"{each['epoch']}", f"{each['rsum']:.1f}"] for each in chosen]
     low, high = min(values), max(values)
-    bars = f"Validation RSUM by epoch: `{_bars(values)}` ({low:.1f} to {high:.1f})"
-    return f"{bars}\n\n{_table(heads, rows, right=range(2))}"
+    line = f"Validation RSUM by epoch: `{bars(values)}` ({low:.1f} to {high:.1f})"
+    return f"{line}\n\n{_table(heads, rows, right=range(2))}"
 
 
 def recipe(subject: Subject) -> str:
@@ -289,12 +289,6 @@ def _portable(value: Any) -> Any:
     if isinstance(value, list):
         return [_portable(item) for item in value]
     return without_folder(value) if isinstance(value, str) else value
-
-
-def _bars(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    step = (high - low) / (len(_BARS) - 1) or 1.0
-    return "".join(_BARS[round((value - low) / step)] for value in values)
 
 
 def _spread(epochs: list[dict[str, Any]], best: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the shell offers while something is being typed: references, data sets, recipes, backbones, runs, recipe options.
+"""What the shell offers while something is being typed: references, data sets, recipes, backbones, runs, options.
 
 A key was pressed, so this has to be quick and must neither print nor fail: nothing here imports torch or reads content,
 and where anything goes wrong nothing is offered (and the shell offers files).

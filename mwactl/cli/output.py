@@ -293,7 +293,7 @@ def _spellable(line: str, stream: Any) -> str:
     try:
         line.encode(encoding)
     except UnicodeEncodeError:
-        for sign, ascii_form in (("→", "->"), ("×", "x"), ("·", "-"), ("✓", "ok"), ("…", "...")):
+        for sign, ascii_form in (("→", "->"), ("×", "x"), ("·", "-"), ("✓", "ok"), ("…", "..."), ("±", "+/-")):
             line = line.replace(sign, ascii_form)
         return line.encode(encoding, "replace").decode(encoding)
     return line

@@ -7,11 +7,12 @@ step; one that fails later is named once and left alone. None touches the networ
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from mwactl.errors import MwactlError, UsageError
@@ -116,13 +117,14 @@ class Trackio:
 
     def start(self, step: int) -> None:
         """Go on with the run of this name where training goes on; else begin another of the same name."""
-        self._run = self._trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT") or _PROJECT,
-            name=self._tracked.folder.name,
-            config=self._tracked.recipe,
-            resume="allow" if step else "never",
-            embed=False,
-        )
+        with _without_its_chatter():
+            self._run = self._trackio.init(
+                project=_PROJECT,
+                name=self._tracked.folder.name,
+                config=self._tracked.recipe,
+                resume="allow" if step else "never",
+                embed=False,
+            )
 
     def log(self, values: dict[str, float], step: int) -> None:
         """One row."""
@@ -130,7 +132,13 @@ class Trackio:
 
     def finish(self, *, failed: bool) -> None:
         """Wait until everything is written, or sent."""
-        self._run.finish()
+        with _without_its_chatter():
+            self._trackio.finish()
+
+
+def _without_its_chatter() -> AbstractContextManager[object]:
+    """What trackio prints for people goes nowhere: stdout is the command's answer."""
+    return redirect_stdout(StringIO())
 
 
 TRACKERS: dict[str, type[TensorBoard] | type[WandB] | type[Trackio]] = {
@@ -142,7 +150,7 @@ TRACKERS: dict[str, type[TensorBoard] | type[WandB] | type[Trackio]] = {
 
 
 class Trackers:
-    """All trackers of a run, as one listener of its log. A context: leaving it ends them, however training ended.
+    """All trackers of a run, as one listener of its log.
 
     Args:
         names: Of `TRACKERS`; none: nothing is tracked.
@@ -172,14 +180,10 @@ class Trackers:
             for name in list(self._started):
                 self._attempt(name, lambda tracker: tracker.log(values, facts["step"]))
 
-    def __enter__(self) -> Trackers:
-        """Nothing begins before the log does."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self, *, failed: bool) -> None:
         """End those that have begun."""
         for name in list(self._started):
-            self._attempt(name, lambda tracker: tracker.finish(failed=kind is not None))
+            self._attempt(name, lambda tracker: tracker.finish(failed=failed))
         self._started.clear()
 
     def _start(self, step: int) -> None:
@@ -194,7 +198,7 @@ class Trackers:
                 ) from error
             self._started[name] = tracker
 
-    def _attempt(self, name: str, action: Any) -> None:
+    def _attempt(self, name: str, action: Callable[[Tracker], None]) -> None:
         """A tracker that fails is named, and never asked again."""
         try:
             action(self._started[name])

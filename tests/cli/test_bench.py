@@ -40,7 +40,7 @@ def test_the_table_has_a_row_a_variant_and_names_what_is_left_out(bench, monkeyp
     assert [row[0] for row in rows] == ["full", "mwa-plain", "mwa-strong", "mwa"]
     assert rows[0][2] == "1.00 [1.00–1.00]" and rows[1][3] == "1.00 [1.00–1.00]"
     assert "mwa-strong: without torch.compile" in result.stdout
-    assert "lora: left out, peft is not installed" in result.stdout
+    assert "lora: left out, the method `lora` needs the package peft" in result.stdout
     assert "next: " in result.stderr
 
 

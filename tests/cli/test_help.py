@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -90,3 +91,14 @@ def test_commands_import_no_pydantic_and_no_yaml_before_they_run():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "[]\n"
+
+
+def test_what_typer_is_made_of_is_never_imported():
+    """Typer has changed what it stands on before: only its public names are used, and nothing from beneath it."""
+    files = [path for path in Path(mwactl.__file__).parent.rglob("*.py") if "templates" not in path.parts]
+    assert len(files) > 100
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] == "click" or name.startswith("typer.")], file

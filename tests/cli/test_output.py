@@ -279,3 +279,14 @@ def test_escape_sequences_of_others_never_reach_the_terminal(capsys):
     captured = capsys.readouterr()
     assert captured.out == "a\\x1b[2Jname\twith \\x9b31m colour\\x07\n"
     assert captured.err == "warning: file \\x1b]0;title\\x07\n"
+
+
+def test_no_traceback_shows_the_values_of_variables(mwactl_cli, monkeypatch):
+    def broken(*_: object) -> None:
+        token = "hf_" + "s3cret" * 3
+        raise ZeroDivisionError(f"division by zero, with {len(token)} characters at hand")
+
+    monkeypatch.setattr("mwactl.backbone.all_specs", broken)
+    result = mwactl_cli("backbones", "list", "--debug")
+    assert "raise ZeroDivisionError" in result.stderr
+    assert "s3crets3cret" not in result.stderr

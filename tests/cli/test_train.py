@@ -162,4 +162,4 @@ def test_an_unfinished_run_exits_2_with_the_two_ways_on(mwactl_cli, tiny_recipe:
 def test_the_log_of_a_run_is_json_lines(mwactl_cli, tiny_recipe: Path):
     folder = Path(mwactl_cli("train", tiny_recipe, "--json").json["folder"])
     events = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert events == ["start", "step", "validation", "validation", "end"]
+    assert events == ["start", "step", "validation", "validation", "end", "published"]

@@ -17,7 +17,7 @@ from mwactl.errors import DataError, MwactlError, NotFoundError, UsageError
 from mwactl.files import sha256_file
 from mwactl.home import runs_path
 from mwactl.registry import Entry, Registry
-from mwactl.train import checkpoint, gradients
+from mwactl.train import checkpoint, objective
 from mwactl.workflow import pictures
 from mwactl.workflow import train as training
 from mwactl.workflow.train import plan_training
@@ -231,7 +231,7 @@ def test_resume_without_a_checkpoint_says_that_it_begins_at_the_start(train, lis
 def test_a_finished_run_leaves_no_checkpoint_but_log_and_recipe(train):
     folder = train().folder
     assert folder.parent == runs_path()
-    assert sorted(path.name for path in folder.iterdir()) == ["lock", "log.jsonl", "recipe.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "lock", "log.jsonl", "recipe.yaml"]
 
 
 def test_another_recipe_is_another_run(train, kill_after):
@@ -308,8 +308,10 @@ def test_with_several_captions_in_micro_batches_a_killed_run_ends_with_the_same_
 
 def test_several_captions_show_each_picture_once_with_all_of_them(train, monkeypatch):
     shapes = []
-    loss = gradients.contrastive_loss
-    monkeypatch.setattr(gradients, "contrastive_loss", lambda *a: (shapes.append((len(a[0]), len(a[1]))), loss(*a))[1])
+    loss = objective.contrastive_loss
+    monkeypatch.setattr(
+        objective, "contrastive_loss", lambda *a, **k: (shapes.append((len(a[0]), len(a[1]))), loss(*a, **k))[1]
+    )
     plan = train("data.captions_per_image=5", "train.batch_size=10", "train.epochs=1")
     assert shapes == [(5, 10)] * 4 + [(4, 8)]  # 24 pictures of two captions each
     assert plan.outcome.steps == 5
@@ -319,8 +321,10 @@ def test_several_captions_show_each_picture_once_with_all_of_them(train, monkeyp
 
 
 def test_a_loss_that_is_no_number_publishes_nothing(train, registry, monkeypatch):
-    loss, calls = gradients.contrastive_loss, iter(range(100))
-    monkeypatch.setattr(gradients, "contrastive_loss", lambda *a: loss(*a) * (math.nan if next(calls) == 3 else 1.0))
+    loss, calls = objective.contrastive_loss, iter(range(100))
+    monkeypatch.setattr(
+        objective, "contrastive_loss", lambda *a, **k: loss(*a, **k) * (math.nan if next(calls) == 3 else 1.0)
+    )
     with pytest.raises(MwactlError, match="the loss became nan at step 4"):
         train()
     assert [entry.manifest["train"] for entry in registry.entries()] == [None]
