@@ -12,9 +12,11 @@ from mwactl.adapter.lora import LoraAdapter
 from mwactl.adapter.mwa import MultiWayAdapter
 from mwactl.backbone.contract import Backbone
 from mwactl.config.recipe import MethodConfig
-from mwactl.errors import IncompatibleError
+from mwactl.errors import IncompatibleError, UsageError
 
 _NAMED_IN_ERRORS = 3
+_IN_USE = "_adapted"
+"""Set on a backbone between `inject` and `strip`."""
 
 
 class AdaptedModel(nn.Module):
@@ -103,8 +105,14 @@ def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> Adapte
 
     Raises:
         IncompatibleError: A tower has no transformer blocks, or none that the method can change. Nothing was touched.
-        UsageError: The method needs a package that is not installed.
+        UsageError: The method needs a package that is not installed; or the backbone is part of an adapted model.
     """
+    if _IN_USE in vars(backbone):  # whose modules would be replaced: it would train what nothing computes with
+        raise UsageError(
+            f"{backbone.spec.name} is part of another adapted model",
+            why="a backbone computes with the modules of one",
+            fix="give that one to strip(), or build the backbone again",
+        )
     # Made on the CPU, so that a seed means the same values on every device; shapes alone need no values.
     device = next(backbone.parameters()).device
     with torch.random.fork_rng(devices=[]), torch.device("meta" if device.type == "meta" else "cpu"):
@@ -115,6 +123,7 @@ def inject(backbone: Backbone, method: MethodConfig, *, seed: int = 0) -> Adapte
         adapter.attach_to(backbone)
     model = AdaptedModel(backbone, method, adapter)
     _freeze(model)
+    vars(backbone)[_IN_USE] = True
     return model.eval()
 
 
@@ -133,6 +142,7 @@ def strip(model: AdaptedModel) -> Backbone:
     if model.adapter is not None:
         model.adapter.detach_from(model.backbone)
         model.adapter = None
+    vars(model.backbone).pop(_IN_USE, None)
     return model.backbone
 
 

@@ -163,6 +163,22 @@ def test_what_the_plan_did_not_announce_stays(registry: Registry, publish: Publi
     assert len(blobs(registry)) == 3
 
 
+def test_a_file_that_another_took_first_is_no_error(
+    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.remove(publish())
+    before, real = blobs(registry), gc._discard
+
+    def late(root: Path, path: Path, limit_ns: int) -> bool:
+        if path.name == min(before):
+            path.unlink()
+        return real(root, path, limit_ns)
+
+    monkeypatch.setattr(gc, "_discard", late)
+    assert {each.path.name for each in collect(registry).blobs} == before - {min(before)}
+    assert blobs(registry) == set()
+
+
 def test_quarantine_is_counted_and_never_touched(registry: Registry, publish: Publish) -> None:
     entry = publish()
     rot(registry._blobs.path(entry.digest))

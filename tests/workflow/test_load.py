@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from mwactl.adapter import AdaptedModel
+from mwactl.adapter.mwa import MultiWayAdapter
 from mwactl.backbone import WeightsRequest
 from mwactl.backbone.fingerprint import tensors_digest
 from mwactl.errors import IncompatibleError, NotFoundError, VerificationError
@@ -129,3 +130,21 @@ def test_tensors_that_are_not_the_manifests_are_refused(train, registry: Registr
 def test_the_manifest_can_be_read_without_torch(train, registry: Registry):
     entry = train("train.epochs=1").entry
     assert json.loads(json.dumps(entry.manifest)) == entry.manifest
+
+
+def test_an_adapter_that_would_not_be_heard_is_not_loaded(
+    registry: Registry, trained_adapter: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert load_adapted(registry, registry.resolve(trained_adapter))
+    monkeypatch.setattr(MultiWayAdapter, "attach_to", lambda *_: None)
+    with pytest.raises(VerificationError, match="does not change image embeddings"):
+        load_adapted(registry, registry.resolve(trained_adapter))
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("method", ["mwa", "lora"])
+def test_training_keeping_and_loading_ask_for_no_connection(train, registry: Registry, method: str):
+    if method == "lora":
+        pytest.importorskip("peft")
+    entry = train(f"method.name={method}", "train.epochs=1").entry
+    assert load_adapted(registry, registry.resolve(entry.reference)).trainable()
