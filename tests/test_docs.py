@@ -56,7 +56,7 @@ def test_the_commands_for_several_processes_can_be_planned(mwactl_cli) -> None:
     added = mwactl_cli("data", "add", "coco", "--annotations", "captions.csv", "--images", "photos")
     assert added.code == 0, added.stderr
     commands = commands_of("distributed.md")
-    assert len(commands) == 4
+    assert len(commands) == 5
     for words in commands:
         result = mwactl_cli(*words, *_SMALL, "--dry-run")
         assert result.code == 0, (words, result.stderr)

@@ -25,17 +25,32 @@ class BlockSite(Site):
         tower: That modality.
         depth: The block's index in its tower.
         module: The module whose `forward` is replaced: the block, or the part of it that ends with the FFN.
+        block: The block of which it is a part; None: it is the block.
         forward: Computes it with modules: `forward(module, extractor, enhancer, *what the module gets)`.
         width: d.
         eps: Of the norm before the FFN (of a post-LN block: after it).
     """
 
     def __init__(
-        self, tower: Modality, depth: int, *, module: nn.Module, forward: _Forward, width: int, eps: float
+        self,
+        tower: Modality,
+        depth: int,
+        *,
+        module: nn.Module,
+        block: nn.Module | None = None,
+        forward: _Forward,
+        width: int,
+        eps: float,
     ) -> None:
         super().__init__(f"{tower}/{depth}", depth=depth, width=width, eps=eps, modalities=(tower,))
         self._module = module
         self._forward = forward
+        self._whole = module if block is None else block
+
+    @property
+    def block(self) -> nn.Module:
+        """The block."""
+        return self._whole
 
     def attach(self, extractors: Mapping[Modality, Branch], enhancers: Mapping[Modality, Branch]) -> None:
         """Compute with these modules from now on."""

@@ -22,7 +22,8 @@ class BertSite(BlockSite):
     """The output part of a BERT-like layer; the FFN begins in the part before it."""
 
     def __init__(self, tower: Modality, depth: int, layer: Any) -> None:
-        super().__init__(tower, depth, module=layer.output, forward=_bert_output, **form_of(layer.output.LayerNorm))
+        form = form_of(layer.output.LayerNorm)
+        super().__init__(tower, depth, module=layer.output, block=layer, forward=_bert_output, **form)
         self._layer = layer
 
     def feed_forward(self, modality: Modality) -> FeedForward | None:
@@ -46,7 +47,7 @@ class T5Site(BlockSite):
     def __init__(self, tower: Modality, depth: int, block: Any) -> None:
         part, norm = block.layer[-1], block.layer[-1].layer_norm
         form = {"width": norm.weight.shape[0], "eps": float(norm.variance_epsilon)}
-        super().__init__(tower, depth, module=part, forward=_t5_feed_forward, **form)
+        super().__init__(tower, depth, module=part, block=block, forward=_t5_feed_forward, **form)
         self._attention = block.layer[0].SelfAttention
 
     def attention_linears(self, modality: Modality) -> Sequence[nn.Linear]:

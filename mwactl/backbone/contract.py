@@ -78,6 +78,19 @@ class Site(ABC):
         self.eps = eps
         self.modalities = modalities
 
+    @property
+    def block(self) -> nn.Module:
+        """The module that holds every parameter of the block, and whose call computes it; nothing changes its output.
+
+        Raises:
+            IncompatibleError: The plugin does not say which that is.
+        """
+        raise IncompatibleError(
+            f"{self.name} cannot be sharded",
+            why=f"{type(self).__name__} does not say which module is its block",
+            fix="train.shard_backbone=false",
+        )
+
     @abstractmethod
     def attach(self, extractors: Mapping[Modality, Branch], enhancers: Mapping[Modality, Branch]) -> None:
         """Compute with these modules from now on. Renames no parameter and owns none: the adapter does."""

@@ -62,6 +62,11 @@ class LayerSite(Site):
         super().__init__(f"layer/{depth}", depth=depth, width=width, eps=eps, modalities=("image", "text"))
         self._layer = layer
 
+    @property
+    def block(self) -> nn.Module:
+        """The layer."""
+        return self._layer
+
     def attach(self, extractors: Mapping[Modality, Branch], enhancers: Mapping[Modality, Branch]) -> None:
         """Compute with these modules from now on."""
         self._layer.extractors, self._layer.enhancers = dict(extractors), dict(enhancers)

@@ -132,6 +132,20 @@ def _of_the_training(recipe: Recipe) -> Iterator[Conflict]:
             "`data.val_split` is null",
             "name a validation split, or remove `patience`",
         )
+    if train.shard_backbone and train.micro_batch_size == "auto":
+        yield Conflict(
+            ("train.micro_batch_size", "train.shard_backbone"),
+            "`train.micro_batch_size: auto` does not go with `train.shard_backbone`",
+            "a process whose memory runs out leaves the others waiting for its part: no step can be repeated",
+            "write a number, half of it where the memory is not enough",
+        )
+    if train.shard_backbone and recipe.method.name == "full":
+        yield Conflict(
+            ("train.shard_backbone", "method.name"),
+            "`train.shard_backbone` has nothing to shard with `method.name: full`",
+            "it divides frozen weights, and every weight is trained",
+            "remove `shard_backbone`, or train an adapter (`method.name: mwa`)",
+        )
     if train.min_lr > train.lr:
         yield Conflict(
             ("train.min_lr", "train.lr"),

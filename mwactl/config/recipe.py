@@ -246,6 +246,10 @@ class TrainConfig:
     """Compile the blocks with `torch.compile`: minutes at the start, then faster steps on a GPU. The same step but for
     the last bits of its numbers."""
 
+    shard_backbone: bool = False
+    """Several processes: each holds a part of every frozen block's weights, and all of a block's while it computes. For
+    backbones that one GPU cannot hold; slower. The result is the same."""
+
     seed: Seed = 0
     """Set before anything is created."""
 
@@ -254,6 +258,10 @@ class TrainConfig:
 
     eval_batch_size: Positive = 256
     """Pictures or captions a step when validating."""
+
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the curves are shown besides the run's own log, each by the extra of its name. Offline, unless the
+    environment says otherwise (WANDB_MODE=online, TRACKIO_SPACE_ID)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,11 @@ class Processes:
             dist.all_gather(room.found, room.own)
         return [rows[:count] for rows, count in zip(room.found, counts, strict=True)]
 
+    def gather_flat(self, found: Tensor, own: Tensor) -> None:
+        """[n] of every process into one [count * n], in the order of the ranks."""
+        with _naming_a_lost_peer():
+            dist.all_gather_into_tensor(found, own)
+
     def add_up(self, tensor: Tensor) -> None:
         """Replace a tensor by the sum of every process's; the same bits in all."""
         with _naming_a_lost_peer():

@@ -47,10 +47,13 @@ class Exchange:
     Args:
         processes: At least two.
         parameters: What is trained.
+        sharded: Whether they share a backbone too: then they wait for each other within the towers, and one whose
+            memory runs out there cannot tell.
     """
 
-    def __init__(self, processes: Processes, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, processes: Processes, parameters: Mapping[str, nn.Parameter], *, sharded: bool = False) -> None:
         self._processes = processes
+        self._sharded = sharded
         self._parameters = list(parameters.values())
         self._sizes = [parameter.numel() for parameter in self._parameters]
         # Gradients; for each parameter whether it has one; out of memory; asked to stop. One tensor, made once: an
@@ -64,6 +67,11 @@ class Exchange:
         """Captions of the last whole batch."""
         self.stop = False
         """Whether some process had been asked to stop when the last gradients were added up: the same in all."""
+
+    @property
+    def largest_share(self) -> tuple[int, int]:
+        """The most pictures, and the most captions, that a process has of the batch in work."""
+        return max(self._pictures), max(self._captions)
 
     def start_equal(self) -> None:
         """Give every process the first one's trained parameters."""
@@ -96,6 +104,8 @@ class Exchange:
         except OutOfMemoryElsewhereError:
             raise
         except torch.cuda.OutOfMemoryError:
+            if self._sharded:
+                raise
             if self._gathered:
                 self._add_up(failed=True, stop=asked_to_stop())
             else:

@@ -30,17 +30,21 @@ class ChunkedTower:
         inputs: [n, …], in the order in which they are cut.
         size: Inputs a chunk; the last may have fewer.
         seeds: What the random draws of a chunk follow from, beside its number.
+        most: Inputs that chunks are counted for; more than there are: the last chunks are empty. None: as many.
     """
 
-    def __init__(self, encode: Encode, inputs: Tensor, *, size: int, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, encode: Encode, inputs: Tensor, *, size: int, seeds: Sequence[int], most: int | None = None
+    ) -> None:
         self._encode = encode
         self._inputs = inputs
         self._size = size
         self._seeds = seeds
+        self._starts = range(0, len(inputs) if most is None else most, size)
 
     def chunks(self) -> Iterator[Tensor]:
         """The embeddings of each chunk, [m, e]; the same numbers each time."""
-        for number, chunk in enumerate(torch.split(self._inputs, self._size)):
+        for number, chunk in enumerate(self._cut(self._inputs)):
             torch.manual_seed(seed_of(*self._seeds, number))  # the CPU's generator and every device's
             yield self._encode(chunk)
 
@@ -64,8 +68,11 @@ class ChunkedTower:
         """Pass 2: from the embeddings' gradient, [n, e], to the parameters', which it is added to."""
         if gradient is None:
             return
-        for rows, own in zip(self.chunks(), torch.split(gradient, self._size), strict=True):
+        for rows, own in zip(self.chunks(), self._cut(gradient), strict=True):
             torch.autograd.backward(rows, own)
+
+    def _cut(self, rows: Tensor) -> list[Tensor]:
+        return [rows[start : start + self._size] for start in self._starts]
 
 
 def cached_backward(
@@ -79,6 +86,7 @@ def cached_backward(
     size: int,
     seeds: Sequence[int],
     device: torch.device,
+    largest_share: tuple[int, int] | None = None,
 ) -> Tensor:
     """Add a batch's gradient to that of the parameters.
 
@@ -95,14 +103,17 @@ def cached_backward(
         size: Pictures, or captions, that are encoded at once.
         seeds: What this step's random draws follow from.
         device: Where the towers compute.
+        largest_share: Pictures and captions that chunks are counted for, where every process must encode as many
+            chunks as every other. None: as many as there are.
 
     Returns:
         The loss, shape [], detached and not scaled.
     """
     order = longest_first(tokens)
     place = order.argsort().to(device)  # [c]: where a caption of the batch lies in that order
-    image_tower = ChunkedTower(encode_image, pixels, size=size, seeds=(*seeds, 0))
-    text_tower = ChunkedTower(encode_text, tokens[order], size=size, seeds=(*seeds, 1))
+    most_pictures, most_captions = largest_share or (None, None)
+    image_tower = ChunkedTower(encode_image, pixels, size=size, seeds=(*seeds, 0), most=most_pictures)
+    text_tower = ChunkedTower(encode_text, tokens[order], size=size, seeds=(*seeds, 1), most=most_captions)
     with _generators_kept(device):
         images, texts = image_tower.embeddings(), text_tower.embeddings()  # [p, e], [c, e]
         loss = loss_of(images, texts[place])

@@ -32,6 +32,8 @@ class BatchGradients:
         seed: Of what is drawn at random where a batch is encoded in parts, or by several processes.
         processes: Who shares the batch.
         asked_to_stop: Whether this process was; `stop` then says so in all.
+        sharded: Whether the processes share the backbone's blocks too: then each calls the towers as often as every
+            other, one without rows with an input that does not count.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class BatchGradients:
         seed: int,
         processes: Processes = ALONE,
         asked_to_stop: Callable[[], bool] = lambda: False,
+        sharded: bool = False,
     ) -> None:
         self._model = model
         self._objective = objective
@@ -55,7 +58,10 @@ class BatchGradients:
         self._micro_batch = micro_batch
         self._seed = seed
         self._processes = processes
-        self._exchange = None if processes.alone else Exchange(processes, model.trainable() | objective.trainable())
+        self._sharded = sharded
+        self._exchange = (
+            None if processes.alone else Exchange(processes, model.trainable() | objective.trainable(), sharded=sharded)
+        )
         self._asked_to_stop = asked_to_stop
         self._captions = 0
 
@@ -92,12 +98,13 @@ class BatchGradients:
                 torch.manual_seed(seed_of(*seeds))  # every process its own draws, which no checkpoint need hold
             self._model.zero_grad(set_to_none=True)
             self._objective.zero_grad()
-            if size is None or size >= len(batch.tokens):
+            share = self._exchange.largest_share if self._exchange is not None and self._sharded else None
+            if size is None or size >= (len(batch.tokens) if share is None else share[1]):
                 return self._at_once(batch)
             return cached_backward(
                 self._images, self._texts, batch.pixels, batch.tokens,
                 lambda image, text: self._loss(image, text, batch), self._backward,
-                size=size, seeds=seeds, device=self._device,
+                size=size, seeds=seeds, device=self._device, largest_share=share,
             )  # fmt: skip
 
         def attempt(size: int | None) -> Tensor:
@@ -115,6 +122,8 @@ class BatchGradients:
     def _images(self, pixels: Tensor) -> Tensor:
         """Pictures [m, 3, h, w] -> [m, e]."""
         if not len(pixels):
+            if self._sharded:
+                return self._images(torch.zeros(1, 3, *self._model.backbone.image_size))[:0]
             return self._no_rows()
         with autocast(self._device, self._precision):
             return self._model.encode_image(self._here(pixels)).float()
@@ -122,6 +131,8 @@ class BatchGradients:
     def _texts(self, tokens: Tensor) -> Tensor:
         """Token ids [m, s] -> [m, e]."""
         if not len(tokens):
+            if self._sharded:
+                return self._texts(self._model.backbone.tokenize(["a"]))[:0]
             return self._no_rows()
         with autocast(self._device, self._precision):
             return self._model.encode_text(self._here(tokens)).float()

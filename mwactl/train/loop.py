@@ -39,6 +39,7 @@ from mwactl.train.optimiser import adamw, optimiser_state, restore_optimiser
 from mwactl.train.sampling import EpochPlan
 from mwactl.train.schedule import learning_rate
 from mwactl.train.share import LoadBatches, load_share
+from mwactl.train.track import Trackers
 
 Validate = Callable[[], dict[str, float]]
 
@@ -86,6 +87,7 @@ class TrainingRun:
         validate: Gives validation metrics with `rsum` among them; None: the last epoch is kept.
         resume_command: What to type after an interruption.
         processes: Who trains it together.
+        trackers: Where the log is shown too.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class TrainingRun:
         resume_command: str = "",
         reporter: Reporter | None = None,
         processes: Processes = ALONE,
+        trackers: Trackers | None = None,
     ) -> None:
         self.model = model
         self.plan = plan
@@ -114,11 +117,16 @@ class TrainingRun:
         self._resume_command = resume_command
         self._processes = processes
         self._reporter = reporter if reporter is not None and processes.first else Silent()
-        self._log = RunLog(folder if processes.first else None)
-        model.to(self.device)
+        self.log = RunLog(folder if processes.first else None, trackers)
         hold_frozen(model.backbone, self.precision)
         if config.compile:
             compile_blocks(model)
+        self._sharded = config.shard_backbone and not processes.alone
+        if self._sharded:
+            from mwactl.train.sharding import shard_blocks  # FSDP takes long to import
+
+            shard_blocks(model.backbone, processes, self.device)  # first: no device may hold it whole
+        model.to(self.device)
         self._objective = Objective(config, model.backbone)
         self._parameters: dict[str, nn.Parameter] = model.trainable() | self._objective.trainable()
         self._average = None if config.ema is None else MovingAverage(model.trainable(), config.ema)
@@ -128,10 +136,13 @@ class TrainingRun:
         self._position = Position()
         self._best: dict[str, Tensor] = {}
         self._stop = StopAtAStep(resume_command)
-        self._micro_batch = MicroBatch(config.micro_batch_size, config.batch_size, processes.count)
+        self._micro_batch = MicroBatch(
+            config.micro_batch_size, config.batch_size, processes.count, sharded=self._sharded
+        )
         self._gradients = BatchGradients(
             model, self._objective, device=self.device, precision=self.precision, scaler=self._scaler, seed=config.seed,
             micro_batch=self._micro_batch, processes=processes, asked_to_stop=lambda: self._stop.asked,
+            sharded=self._sharded,
         )  # fmt: skip
         self._step_seconds: list[float] = []
 
@@ -174,7 +185,7 @@ class TrainingRun:
         if self._position.step == 0:
             torch.manual_seed(self.config.seed)
         self._gradients.start_equal()
-        self._log.write(
+        self.log.write(
             "start", step=self._position.step, total_steps=self.total_steps, precision=self.precision,
             processes=self._processes.count,
         )  # fmt: skip
@@ -241,7 +252,7 @@ class TrainingRun:
         seconds = time.monotonic() - began
         self._step_seconds.append(seconds)
         if step % _LOG_EVERY_STEPS == 0:
-            self._log.write(
+            self.log.write(
                 "step", step=step + 1, epoch=step // self.plan.steps_per_epoch + 1, loss=value, lr=rate,
                 pairs_per_second=self._gradients.pairs / (seconds + waited), data_stall=waited / (seconds + waited),
                 peak_memory_bytes=peak_memory_bytes(self.device),
@@ -254,7 +265,7 @@ class TrainingRun:
         if not self._micro_batch.auto or (self._position.step > 0 and size == self._position.micro_batch_size):
             return
         self._position = replace(self._position, micro_batch_size=size)
-        self._log.write("micro_batch", step=self._position.step + 1, size=size)
+        self.log.write("micro_batch", step=self._position.step + 1, size=size)
         held = "whole batches" if size is None else f"{size} of {self.config.batch_size} pairs at once"
         self._reporter.info(f"micro batch: the memory holds {held}")
 
@@ -284,10 +295,10 @@ class TrainingRun:
             return
         with self._averaged():
             self.model.eval()
-            metrics = self._processes.from_first(self._validate)
+            metrics = self._validated(self._validate)
             self.model.train()
             state = self._copied_state()
-        self._log.write("validation", epoch=epoch, step=self._position.step, **metrics)
+        self.log.write("validation", epoch=epoch, step=self._position.step, **metrics)
         rsums = (*self._position.validation_rsums, metrics["rsum"])
         self._position = replace(self._position, validation_rsums=rsums)
         best = self._position.best_rsum
@@ -296,6 +307,13 @@ class TrainingRun:
             self._best = state
         mark = " (best so far)" if self._position.best_epoch == epoch else ""
         self._reporter.info(f"epoch {epoch}/{self.config.epochs}  validation RSUM {metrics['rsum']:.1f}{mark}")
+
+    def _validated(self, validate: Validate) -> dict[str, float]:
+        """The first process's metrics. The others validate too where the first's blocks are not whole without them."""
+        if not self._sharded:
+            return self._processes.from_first(validate)
+        metrics = validate()
+        return self._processes.from_first(lambda: metrics)
 
     def _copied_state(self) -> dict[str, Tensor]:
         """The trained tensors as they are now, whatever becomes of the model."""
@@ -334,7 +352,7 @@ class TrainingRun:
         times = sorted(self._step_seconds)
         with self._averaged():
             state = self._best or self._copied_state()
-        self._log.write("end", step=self._position.step, best_epoch=self._position.best_epoch)
+        self.log.write("end", step=self._position.step, best_epoch=self._position.best_epoch)
         return TrainOutcome(
             state=state,
             steps=self._position.step,

@@ -18,14 +18,18 @@ class MicroBatch:
         asked: `train.micro_batch_size`.
         batch_size: `train.batch_size`.
         processes: Among how many a batch is divided.
+        sharded: Whether they share a backbone too, so that no size can be tried.
     """
 
-    def __init__(self, asked: int | Literal["auto"] | None, batch_size: int, processes: int = 1) -> None:
+    def __init__(
+        self, asked: int | Literal["auto"] | None, batch_size: int, processes: int = 1, *, sharded: bool = False
+    ) -> None:
         self.auto = asked == "auto"
         self.size: int | None = None if asked == "auto" else asked
         """Pictures, or captions, that are encoded at once; None: the whole batch."""
         self._batch_size = batch_size
         self._largest_share = -(-batch_size // processes)
+        self._sharded = sharded
 
     def resume(self, size: int | None) -> None:
         """Go on with the size that an earlier process found."""
@@ -54,9 +58,13 @@ class MicroBatch:
 
     def too_large(self, error: torch.cuda.OutOfMemoryError) -> ResourceError:
         """What to say of too little memory, and what helps."""
-        smaller = f"train.batch_size={max(2, self._batch_size // 2)}, a smaller backbone, or method.mwa.layers='last 4'"
+        part = -(-(self.size or self._largest_share) // 2) if self._sharded else "auto"
+        if self.auto or self.size == 1:
+            fix = f"train.batch_size={max(2, self._batch_size // 2)}, a smaller backbone, or method.mwa.layers='last 4'"
+        else:
+            fix = f"train.micro_batch_size={part}   (the same batch, encoded in parts)"
         return ResourceError(
             "the GPU's memory is not enough for this batch",
             why=str(error).splitlines()[0][:200],
-            fix=smaller if self.auto else "train.micro_batch_size=auto   (the same batch, encoded in parts)",
+            fix=fix,
         )

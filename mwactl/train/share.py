@@ -31,4 +31,4 @@ def load_share(processes: Processes, load: LoadBatches, batches: Iterator[list[R
 
 def _empty() -> PairBatch:
     ids = torch.zeros(0, dtype=torch.int64)
-    return PairBatch(pixels=torch.zeros(0), tokens=ids, picture_ids=ids, caption_ids=ids)
+    return PairBatch(pixels=torch.zeros(0), tokens=ids[:, None], picture_ids=ids, caption_ids=ids)

@@ -21,16 +21,18 @@ from mwactl.config.presets import complete
 from mwactl.data import Catalogue
 from mwactl.data.loader import PairBatch, pair_batches
 from mwactl.data.workers import worker_count
-from mwactl.errors import ResourceError, UsageError
+from mwactl.errors import MwactlError, ResourceError, UsageError
 from mwactl.files import atomic_write, canonical_json, naming_write_errors, sha256_bytes
 from mwactl.home import runs_path
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
+from mwactl.runs.curves import draw_curves
 from mwactl.train.checkpoint import FILE_NAME as CHECKPOINT_FILE
-from mwactl.train.distributed import Processes, joined
+from mwactl.train.distributed import ALONE, Processes, joined
 from mwactl.train.loop import TrainingRun, TrainOutcome, Validate
 from mwactl.train.memory import MemoryEstimate, estimate_memory
 from mwactl.train.sampling import EpochPlan, Row
+from mwactl.train.track import TrackedRun, Trackers
 from mwactl.workflow import pictures
 from mwactl.workflow.evaluate import EvaluationOptions, evaluate_model
 from mwactl.workflow.facts import ADAPTER_FILE, PICTURES_FILE, RECIPE_FILE, adapter_facts, data_facts, versions
@@ -153,8 +155,12 @@ def train_recipe(
                 _claim(folder, resume=resume is not False, restart=restart, command=resume_command)
             with processes.first_of_each_machine():
                 source = training_source(backbone, train_split, recipe.data, reporter)
-                validate = None if val_split is None else _validation(recipe, model, val_split, reporter)
+                validating = processes if recipe.train.shard_backbone else ALONE
+                workers = _workers_of_each(validating, recipe.data.workers)
+                validate = None if val_split is None else _validation(recipe, model, val_split, workers, reporter)
             workers = _workers_of_each(processes, recipe.data.workers)
+            tracked = recipe.train.track if processes.first else ()
+            trackers = Trackers(tracked, TrackedRun(folder, loaded.as_dict()), reporter)
             run = TrainingRun(
                 model,
                 _epoch_plan(recipe, train_split.dataset.pairs),
@@ -166,6 +172,7 @@ def train_recipe(
                 resume_command=resume_command,
                 reporter=reporter,
                 processes=processes,
+                trackers=trackers,
             )
             parents: Sequence[str] = ()
             if processes.first:
@@ -176,12 +183,23 @@ def train_recipe(
                 reporter.info("resumed from the checkpoint")
             elif resume:
                 reporter.warn("this recipe has no checkpoint to resume from; the run begins at the start")
-            outcome = run.run()
-            splits = [train_split, val_split]
-            entry = processes.from_first(lambda: _publish(registry, loaded, model, base, outcome, splits, parents))
+            with run.log:
+                outcome = run.run()
+                splits = [train_split, val_split]
+                entry = processes.from_first(lambda: _publish(registry, loaded, model, base, outcome, splits, parents))
+                run.log.write("published", adapter=entry.reference, digest=entry.digest)
             if processes.first:
                 (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+                _draw_curves(folder, reporter)
     return Trained(entry, outcome, folder)
+
+
+def _draw_curves(folder: Path, reporter: Reporter) -> None:
+    """The adapter is published: a picture that cannot be written ends nothing."""
+    try:
+        draw_curves(folder)
+    except MwactlError as error:
+        reporter.warn(f"the curves were not drawn: {error}")
 
 
 def _workers_of_each(processes: Processes, asked: int | None) -> int | None:
@@ -264,14 +282,16 @@ def _batches(
     )
 
 
-def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit, reporter: Reporter) -> Validate:
+def _validation(
+    recipe: Recipe, model: AdaptedModel, split: CheckedSplit, workers: int | None, reporter: Reporter
+) -> Validate:
     options = EvaluationOptions(
         batch_size=recipe.train.eval_batch_size,
         device=recipe.train.device,
         precision=recipe.train.precision,
-        workers=recipe.data.workers,
+        workers=workers,
     )
-    source = evaluation_source(model.backbone, split, recipe.data.cache, reporter, workers=recipe.data.workers)
+    source = evaluation_source(model.backbone, split, recipe.data.cache, reporter, workers=workers)
 
     def validate() -> dict[str, float]:
         result = evaluate_model(model, split, options, Silent(), source)
@@ -287,13 +307,14 @@ def _validation(recipe: Recipe, model: AdaptedModel, split: CheckedSplit, report
 def _identity(loaded: LoadedRecipe, base: str, splits: Sequence[CheckedSplit | None]) -> str:
     """The digest of everything that decides a run's result; how often it is saved or who decodes pictures does not.
 
-    Nor does a cache that gives the same pixels; one that approximates them does. Compilation, the micro batch and the
-    number of processes change the last bits of a gradient, no more; but where something is drawn at random, a micro
-    batch and another number of processes mean other draws.
+    Nor does a cache that gives the same pixels; one that approximates them does. Compilation, the micro batch, the
+    number of processes and what each of them holds change the last bits of a gradient, no more; but where something is
+    drawn at random, a micro batch and another number of processes mean other draws.
     """
     recipe = loaded.as_dict()
     del recipe["data"]["workers"], recipe["train"]["checkpoint_every"], recipe["train"]["eval_batch_size"]
-    del recipe["train"]["compile"]
+    del recipe["train"]["track"]
+    del recipe["train"]["compile"], recipe["train"]["shard_backbone"]
     if not approximates(loaded.recipe.data):
         del recipe["data"]["cache"]
     if not _draws_while_encoding(loaded.recipe):

@@ -22,6 +22,8 @@ from mwactl.config.options import written
         ("train:\n  batch_size: 1\n", 7, "`train.batch_size` must be at least 2"),
         ("train:\n  min_lr: 0.01\n", 7, "`train.min_lr` (0.01) is above `train.lr` (0.001)"),
         ("train:\n  lr: 1e-4\n  min_lr: 1e-3\n", 8, "is above `train.lr` (0.0001)"),
+        ("train:\n  shard_backbone: true\n  micro_batch_size: auto\n", 8, "`train.micro_batch_size: auto` does not go"),
+        ("method:\n  name: full\ntrain:\n  shard_backbone: true\n", 9, "`train.shard_backbone` has nothing to shard"),
     ],
 )
 def test_conflict_is_found_on_the_line_that_makes_it(problems_of, minimal, more, line, what):

@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 
 def log_of(run: TrainingRun) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in run._log.path.read_text().splitlines()]
+    return [json.loads(line) for line in run.log.path.read_text().splitlines()]
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -585,6 +585,6 @@ def test_the_log_tells_the_run_line_by_line(training):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_named_by_the_log_too(training, monkeypatch):
     run = training()
-    run._log.path.symlink_to("/dev/full")
+    run.log.path.symlink_to("/dev/full")
     with pytest.raises(ResourceError, match="disk is full"):
         run.run()
