@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,13 +54,15 @@ def methods(
         baseline=baseline,
         split=split,
         download=download,
+        command=shlex.join(["mwactl", *sys.argv[1:]]),
     )
     if output is not None:
         atomic_write(output, (json_module.dumps(document, indent=2) + "\n").encode())
     rows = document["methods"]
     identifier = "\n".join(f"{row['method']}\t{row['metrics']['rsum']:.1f}" for row in rows)
     out.answer(document, human=lambda: _describe(document), identifier=identifier)
-    out.hint(f"mwactl compare {rows[-1]['reference']} {rows[-2]['reference']} --data {document['data']['name']}")
+    references = " ".join(row["reference"] for row in rows[-2:])
+    out.hint(f"mwactl compare {references} --data {document['data']['name']} --split {split}")
 
 
 def _rates(given: list[str]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mwactl.workflow.compare import compare
 from mwactl.workflow.contestants import RankOptions
 from mwactl.workflow.facts import data_facts
 from mwactl.workflow.splits import checked_split
-from mwactl.workflow.train import train_recipe
+from mwactl.workflow.train import plan_training, train_recipe
 
 BEFORE = "before training"
 #: What each method changes of the recipe, in the order they are shown.
@@ -57,6 +57,7 @@ def compare_methods(
     baseline: str = "mwa",
     split: str = "test",
     download: bool = False,
+    command: str = "",
 ) -> dict[str, Any]:
     """Train a recipe by several methods, evaluate all on one split, and compare each with the baseline.
 
@@ -72,6 +73,7 @@ def compare_methods(
         baseline: The method that the others are compared with.
         split: What is evaluated; neither trained on nor validated on.
         download: Whether the network may be used for the backbone's weights.
+        command: What to type after an interruption.
 
     Raises:
         UsageError: No such method, fewer than two, or the split is one that is learnt from.
@@ -84,11 +86,16 @@ def compare_methods(
             f"the recipe learns from the split {split!r}",
             why="it trains on it, or chooses the best epoch by it", fix="--split with another one",
         )  # fmt: skip
-    done = []
+    recipes = {}
     for method in methods:
         rate = (rates or {}).get(method, recipe.train.lr * (_FULL_RATE if method == "full" else 1))
-        loaded = load([*METHODS[method], f"name={recipe.name}-{method}", f"train.lr={rate!r}"])
-        done.append(_trained(registry, method, loaded, reporter, download=download))
+        recipes[method] = load([*METHODS[method], f"name={recipe.name}-{method}", f"train.lr={rate!r}"])
+        plan_training(recipes[method].recipe)  # what one of them lacks is better missed now than after hours
+    checked_split(recipe.data.name, split, on_error=recipe.data.on_error, reporter=reporter)
+    done = [
+        _trained(registry, method, loaded, reporter, download=download, command=command)
+        for method, loaded in recipes.items()
+    ]
     references = {each.method: each.entry.reference for each in done}
     others = [method for method in methods if method != baseline]
     untrained = _untrained(done)
@@ -122,24 +129,35 @@ def _checked(methods: Sequence[str], baseline: str, rates: Mapping[str, float]) 
     if baseline not in methods:
         raise UsageError(f"the baseline {baseline} is not among the methods", fix=f"--baseline {methods[-1]}")
     chosen = [method for method in METHODS if method in methods]
+    if idle := sorted(set(rates) - set(chosen)):
+        raise UsageError(
+            f"a learning rate for {idle[0]}, which is not among the methods",
+            fix=f"leave it out, or --methods …,{idle[0]}",
+        )
     if len(chosen) < 2:
         raise UsageError("a comparison needs two methods or more", fix="--methods head,mwa,full")
     return chosen
 
 
-def _trained(registry: Registry, method: str, loaded: LoadedRecipe, reporter: Reporter, *, download: bool) -> Trained:
+def _trained(
+    registry: Registry, method: str, loaded: LoadedRecipe, reporter: Reporter, *, download: bool, command: str
+) -> Trained:
     if entry := _same_run(registry, loaded, reporter):
         reporter.info(f"{method}: {entry.reference} was trained by this recipe already")
         return Trained(method, entry, reused=True)
     reporter.info(f"{method}: training {loaded.recipe.name}")
     entry = train_recipe(
-        registry, loaded, resume=None, download=download, reporter=reporter, resume_command="the same command"
+        registry, loaded, resume=None, download=download, reporter=reporter, resume_command=command
     ).entry  # fmt: skip
     return Trained(method, entry, reused=False)
 
 
 def _same_run(registry: Registry, loaded: LoadedRecipe, reporter: Reporter) -> Entry | None:
-    """The newest version that this recipe gave with the data of today and this version of the toolkit."""
+    """The newest version that this recipe gave with the data of today and this version of the toolkit.
+
+    One that was killed right after publishing lacks what is attached then. Its checkpoint is still there: the end of the
+    run is repeated.
+    """
     versions = [entry for entry in registry.entries(loaded.recipe.name) if isinstance(entry, Entry)]
     trained = [entry for entry in versions if (entry.manifest.get("train") or {}).get("recipe_digest") == loaded.digest]
     if not trained:
@@ -149,15 +167,20 @@ def _same_run(registry: Registry, loaded: LoadedRecipe, reporter: Reporter) -> E
     facts = [data_facts(checked_split(data.name, name, on_error=data.on_error, reporter=reporter)) for name in splits]
     for entry in trained:
         same_version = entry.manifest["train"]["versions"]["mwactl"] == mwactl.__version__
-        if same_version and entry.manifest["data"] == facts:
+        if same_version and entry.manifest["data"] == facts and registry.attachments(entry, "training"):
             return entry
     return None
 
 
 def _untrained(done: Sequence[Trained]) -> str | None:
-    """The reference of a version that computes as the bare backbone: what an adapter was before it was trained."""
+    """The reference of a version that computes as the bare backbone: what an adapter was before it was trained.
+
+    None where there is none: the preset `authors-code` has Alignment Enhancers that change it from the start.
+    """
     for each in done:
-        if each.entry.manifest["parents"]:
+        method = each.entry.manifest["train"]["recipe"]["method"]
+        neutral = method["name"] == "lora" or method["mwa"]["preset"] == "paper" or each.method == "mwa-ke"
+        if each.entry.manifest["parents"] and neutral:
             return f"{each.entry.name}@sha256:{each.entry.manifest['parents'][0]}"
     return None
 
@@ -181,7 +204,9 @@ def _row(
         row = _row_of_metrics(trained.method, entry.reference, differences)
     evaluations = [each["document"] for each in registry.attachments(entry, "evaluation")]
     row["intervals"] = next(
-        each.get("intervals") for each in reversed(evaluations) if each["data"]["digest"] == document["data"]["digest"]
+        each.get("intervals")
+        for each in reversed(evaluations)
+        if each["data"]["digest"] == document["data"]["digest"] and each["protocol"] == document["protocol"]
     )
     parameters = entry.manifest["tensors"]["parameters"]
     return row | {
