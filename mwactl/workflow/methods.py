@@ -155,8 +155,8 @@ def _trained(
 def _same_run(registry: Registry, loaded: LoadedRecipe, reporter: Reporter) -> Entry | None:
     """The newest version that this recipe gave with the data of today and this version of the toolkit.
 
-    One that was killed right after publishing lacks what is attached then. Its checkpoint is still there: the end of the
-    run is repeated.
+    One that was killed right after publishing lacks what is attached then. Its checkpoint is still there: the end of
+    the run is repeated.
     """
     versions = [entry for entry in registry.entries(loaded.recipe.name) if isinstance(entry, Entry)]
     trained = [entry for entry in versions if (entry.manifest.get("train") or {}).get("recipe_digest") == loaded.digest]
