@@ -116,7 +116,7 @@ def naming_write_errors(path: Path) -> Iterator[None]:
                 why=error.strerror,
                 fix=_another_place(path),
             ) from error
-        if error.errno in _NO_PLACE and error.filename and _is_about(Path(error.filename), path):
+        if error.errno in _NO_PLACE and error.filename and _is_about(Path(error.filename), path.absolute()):
             raise UsageError(
                 "this place cannot be written to",
                 where=str(error.filename if Path(error.filename) in path.parents else path),

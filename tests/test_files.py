@@ -126,6 +126,13 @@ def test_a_place_that_is_none_is_a_mistake_and_is_named(tmp_path: Path, name: st
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def test_a_relative_place_that_is_a_folder_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sheets").mkdir()
+    with pytest.raises(UsageError, match="this place cannot be written to"):
+        atomic_write(Path("sheets"), b"new")
+
+
 def test_where_nothing_can_be_made_is_a_mistake():
     with pytest.raises(UsageError, match="this place cannot be written to"):
         atomic_write(Path("/proc/file"), b"new")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mwactl.cli.completion import complete_data, complete_reference
-from mwactl.cli.options import Debug, Device, Download, Json, Quiet
+from mwactl.cli.options import Debug, Download, Json, Quiet
 from mwactl.cli.output import Column, out
 from mwactl.errors import UsageError, VerificationError
 
@@ -55,8 +55,11 @@ def compare(
         bool, typer.Option("--stored", help="Evaluate nothing: only ranks that an evaluation has kept.")
     ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures or captions a step.")] = 256,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16; ranks are always fp32.")] = "fp32",
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N; of an evaluation.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Of the towers: fp32, bf16, fp16. [kept ranks of any, else fp32]"),
+    ] = None,
     on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
     download: Download = False,
     json: Json = False,
@@ -105,8 +108,8 @@ def _kind(by: str | None) -> By | None:
 
 def _check_floors(contestants: list[dict[str, Any]]) -> None:
     failed = [
-        f"{each['reference']} {floor['metric']} {each['metrics'][floor['metric']]['difference']:+.2f} "
-        f"(bound {floor['least']:+.2f})"
+        f"{each['reference']} {floor['metric']} {each['metrics'][floor['metric']]['difference']:+g} "
+        f"(bound {floor['least']:+g})"
         for each in contestants
         for floor in each["floors"]
         if not floor["holds"]

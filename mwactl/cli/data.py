@@ -9,6 +9,7 @@ import typer
 
 from mwactl.cli.data_cache import cache
 from mwactl.cli.data_check import check
+from mwactl.cli.data_remove import remove
 from mwactl.cli.data_split import split
 from mwactl.cli.options import DataName, Debug, DryRun, Json, Quiet
 from mwactl.cli.output import Column, out
@@ -122,6 +123,8 @@ def show(
     """Show a data set: its files, and the pictures and captions of each split."""
     from mwactl.data import Catalogue
 
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise UsageError("a sheet is a PNG file", where=str(sheet), fix=f"--sheet {sheet.with_suffix('.png')}")
     if split is not None and sheet is None:
         raise UsageError("--split chooses the pictures of a sheet", fix=f"add --sheet {name}.png")
     entry = Catalogue.default().get(name)
@@ -158,6 +161,7 @@ app.command(
     "split",
     epilog="Example: mwactl data split photos --val 0.1 --test 0.1 --seed 0  Next: mwactl data check photos-split",
 )(split)
+app.command("remove", epilog="Example: mwactl data remove photos-split  Next: mwactl data list")(remove)
 
 
 def _facts(entry: CatalogueEntry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,9 +47,19 @@ def check(
         raise VerificationError(
             f"'{name}' did not pass",
             why="; ".join(f"{finding.check}, {len(finding.places):,}" for finding in counted),
-            fix=f"repair the files, or divide it anew: mwactl data split {name}",
+            fix=_fix(name, [finding.check for finding in counted]),
         )
     out.hint(f"mwactl data show {name} --sheet {name}.png")
+
+
+def _fix(name: str, checks: list[str]) -> str:
+    """A new division helps where pictures are in two splits, and nowhere else."""
+    across = {"pictures in two splits", "near duplicates"}
+    divide = f"divide it anew: mwactl data split {shlex.quote(name)}"
+    if across.issuperset(checks):
+        return divide
+    mend = f"mend or remove what is named above (all of it: mwactl data check {shlex.quote(name)} --json)"
+    return f"{mend}, then {divide}" if across.intersection(checks) else mend
 
 
 def _document(found: DataCheck, *, strict: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mwactl.errors import ExitCode, Interrupted, MwactlError, RecipeError
+from mwactl.errors import ExitCode, Interrupted, MwactlError, RecipeError, ResourceError
 from mwactl.progress import Progress
 
 if TYPE_CHECKING:
@@ -241,6 +241,16 @@ def run_guarded(action: Callable[[], None], out: Output) -> int:
     except Interrupted as stop:
         out.interrupted(stop)
         return int(stop.exit_code)
+    except OSError as error:
+        if out.debug:
+            traceback.print_exc()
+        if error.errno is None or error.filename is None:
+            out.bug(error)
+            return int(ExitCode.FAILED)
+        fix = "see that it is there and yours to read, or choose another place (MWACTL_HOME)"
+        refused = ResourceError("the system refused a file", where=str(error.filename), why=error.strerror, fix=fix)
+        out.error(refused)
+        return int(refused.exit_code)
     except Exception as error:
         if out.debug:
             traceback.print_exc()

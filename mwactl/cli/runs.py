@@ -43,7 +43,7 @@ def list_(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> Non
     """List all runs, the one that changed last first."""
     from mwactl.runs import all_runs
 
-    runs = all_runs()
+    runs = all_runs(out)
     rows = [_document(run) | {"outcome": _outcome(run), "done": _done(run)} for run in runs]
     columns = [
         Column("run", "run", keep=True),

@@ -16,6 +16,7 @@ from mwactl.data.download import fetch_pictures
 from mwactl.data.entry import CatalogueEntry
 from mwactl.data.formats import PACKED, READERS
 from mwactl.data.made_split import FORMAT as MADE_SPLIT
+from mwactl.data.made_split import index_path
 from mwactl.data.recognise import recognise
 from mwactl.errors import DataError, IncompatibleError, NotFoundError, ResourceError, UsageError
 from mwactl.files import atomic_write
@@ -126,8 +127,12 @@ class Catalogue:
             )
         return known[name]
 
+    def divisions_of(self, name: str) -> list[str]:
+        """The data sets that were divided from one of this name."""
+        return [entry.name for entry in self.entries() if entry.source == name]
+
     def remove(self, name: str) -> None:
-        """Forget a data set; its files stay.
+        """Forget a data set; its files stay, but for the index of one that was divided here.
 
         Raises:
             NotFoundError: There is none.
@@ -136,6 +141,7 @@ class Catalogue:
         with self._lock():
             self.get(name)
             self._write({key: entry for key, entry in self._read().items() if key != name})
+            index_path(name).unlink(missing_ok=True)
 
     def _refuse_other(self, known: dict[str, CatalogueEntry], entry: CatalogueEntry, replace: bool) -> None:
         """A name stands for one data set."""
@@ -186,6 +192,7 @@ class Catalogue:
                 "format": entry.format,
                 "annotations": str(entry.annotations) if entry.annotations else None,
                 "images": str(entry.images),
+                **({"source": entry.source} if entry.source else {}),
             }
             for name, entry in sorted(known.items())
         }
@@ -247,4 +254,4 @@ def _entry(name: str, fields: Any) -> CatalogueEntry:
     annotations = Path(fields["annotations"]) if fields["annotations"] is not None else None
     if fields["format"] not in (MADE_SPLIT, *READERS):
         raise ValueError(f"'{name}' has the unknown format {fields['format']!r}")
-    return CatalogueEntry(name, fields["format"], annotations, Path(fields["images"]))
+    return CatalogueEntry(name, fields["format"], annotations, Path(fields["images"]), fields.get("source"))

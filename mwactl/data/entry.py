@@ -36,6 +36,9 @@ class CatalogueEntry:
     images: Path
     """The folder of the pictures, absolute."""
 
+    source: str | None = None
+    """The name of the data set that it was divided from."""
+
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """For each split its rows.
@@ -44,8 +47,9 @@ class CatalogueEntry:
             NotFoundError: The annotation file is gone.
             DataError: The annotations have mistakes.
         """
-        reader = read_split_rows if self.format == MADE_SPLIT else READERS[self.format]
-        return reader(self.annotations, self.images)
+        if self.format == MADE_SPLIT and self.annotations:
+            return read_split_rows(self.annotations, self.source)
+        return READERS[self.format](self.annotations, self.images)
 
     def load(self, split: str) -> CaptionedImages:
         """Read one split.

@@ -34,7 +34,7 @@ def remembered(path: Path, reader: str, read: Callable[[], list[Any]]) -> list[A
             if document["stamp"] == stamp:
                 entries: list[Any] = document["entries"]
                 return entries
-    except FileNotFoundError:
+    except OSError:
         pass
     entries = read()
     body = json.dumps({"stamp": stamp, "entries": entries}, separators=(",", ":")).encode("ascii")

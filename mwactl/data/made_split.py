@@ -6,6 +6,7 @@ The pictures and captions stay where they are and as they are: the index names t
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,12 @@ def write_made_split(path: Path, made: MadeSplit) -> None:
     atomic_write(path, json.dumps(document, indent=1).encode("ascii") + b"\n")
 
 
-def read_made_split(path: Path) -> MadeSplit:
+def read_made_split(path: Path, source_name: str | None = None) -> MadeSplit:
     """Read an index file.
+
+    Args:
+        path: The file.
+        source_name: What was divided, for the way out where the file does not say it any more.
 
     Raises:
         NotFoundError: There is none.
@@ -93,26 +98,24 @@ def read_made_split(path: Path) -> MadeSplit:
             {split: list(pictures) for split, pictures in document["splits"].items()},
         )
     except FileNotFoundError as error:
-        fix = "make it again: mwactl data split NAME --replace"
+        fix = f"divide what it was made of again: {_made_with(path, source_name)}"
         raise NotFoundError("the index of these splits is gone", where=str(path), fix=fix) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             "the index of these splits is damaged",
             where=str(path),
             why=f"{type(error).__name__}: {error}",
-            fix="make it again: mwactl data split NAME --replace",
+            fix=f"divide what it was made of again: {_made_with(path, source_name)}",
         ) from error
 
 
-def read_split_rows(index: Path | None, images: Path) -> dict[str, list[Row]]:
-    """The source's rows, divided as the index says (see `Reader`).
+def read_split_rows(index: Path, source_name: str | None = None) -> dict[str, list[Row]]:
+    """The source's rows, divided as the index says (see `Reader`, and `read_made_split` for the arguments).
 
     Raises:
         DataError: The source has other pictures than when it was divided.
     """
-    if index is None:
-        raise ValueError("a made split has an index file")
-    made = read_made_split(index)
+    made = read_made_split(index, source_name)
     split_of = {picture: split for split, pictures in made.splits.items() for picture in pictures}
     rows = pooled(READERS[made.format](made.annotations, made.images))
     names = {str(row.image) for row in rows}
@@ -122,12 +125,18 @@ def read_split_rows(index: Path | None, images: Path) -> dict[str, list[Row]]:
             f"'{made.source}' changed after it was divided",
             where=str(made.annotations or made.images),
             why=f"{new:,} pictures are new, {gone:,} are gone",
-            fix=f"divide it again: mwactl data split {made.source} --as {index.stem} --replace",
+            fix=f"divide it again: {_made_with(index, made.source, made.options)}",
         )
     splits: dict[str, list[Row]] = {split: [] for split in made.splits}
     for row in rows:
         splits[split_of[str(row.image)]].append(row)
     return splits
+
+
+def _made_with(index: Path, source: str | None, options: Mapping[str, Any] | None = None) -> str:
+    """The command that makes an index anew; options that are not known are the user's to give."""
+    given = [word for name, value in (options or {}).items() for word in (f"--{name}", str(value))]
+    return shlex.join(["mwactl", "data", "split", source or "SOURCE", "--as", index.stem, *given, "--replace"])
 
 
 def pooled(splits: Mapping[str, Sequence[Row]]) -> list[Row]:

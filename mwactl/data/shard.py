@@ -21,6 +21,7 @@ from mwactl.errors import DataError
 
 _SIDECARS = (".txt", ".json")
 _MOST_SIDECAR_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "unzstd", b"\xfd7zX": "unxz", b"BZh": "bunzip2"}
 #: What tarfile raises of bytes that are no tar; some of a header's fields are taken apart without care.
 _TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, EOFError)
@@ -82,11 +83,17 @@ def _by_key(tar: tarfile.TarFile, shard: Path) -> dict[str, list[tarfile.TarInfo
 
 
 def _check_end(tar: tarfile.TarFile, shard: Path) -> None:
-    """tarfile takes a broken header in the middle for the end; the real end is a block of zeros."""
+    """tarfile takes a broken header, or one of zeros, for the end; after the real end nothing but zeros comes."""
     with shard.open("rb") as file:
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise _broken(shard, f"there is no header and no end mark at byte {tar.offset:,}: it is cut or damaged")
+        while rest := file.read(_CHUNK_BYTES):
+            if rest.count(0) != len(rest):
+                raise _broken(
+                    shard,
+                    f"more comes after the end mark at byte {tar.offset:,}: it is damaged, or several tars in one file",
+                )
 
 
 def _is_of_a_sample(member: tarfile.TarInfo) -> bool:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from mwactl.data.picture_file import Stamp, changed_since
 from mwactl.errors import ResourceError
 
 PICTURE_COLUMN = "image"
+PARQUET, ARROW = ".parquet", ".arrow"
 _KEPT_BYTES = 256 << 20  # row groups that a process keeps, beside the one it reads
+_MAPPED_TABLES = 128  # Arrow files that a process keeps open
 _FILE_MAGIC = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -103,7 +106,7 @@ def read_cells(table: Path, group: int) -> Any:
     Raises:
         ArrowException: It cannot be read.
     """
-    if table.suffix == ".arrow":
+    if table.suffix == ARROW:
         column = record_batches(table)[group].column(PICTURE_COLUMN)
     else:
         with arrow("parquet").ParquetFile(table) as file:
@@ -121,6 +124,11 @@ def record_batches(table: Path) -> list[Any]:
         ArrowException: It cannot be read.
         OSError: It is a stream that was cut, which Arrow itself takes for a shorter one.
     """
+    return _record_batches(table, Stamp.of(table))
+
+
+@lru_cache(_MAPPED_TABLES)  # a stream has to be walked from its beginning to find a batch
+def _record_batches(table: Path, _: Stamp) -> list[Any]:
     mapped = arrow().memory_map(str(table))
     if mapped.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
         file = arrow("ipc").open_file(mapped)
@@ -140,7 +148,9 @@ class _Groups:
         self._kept: OrderedDict[tuple[Path, Stamp, int], Any] = OrderedDict()
 
     def get(self, table: Path, stamp: Stamp, group: int) -> Any:
-        """A row group's cells."""
+        """A row group's cells; those of a record batch lie in the file and take no memory."""
+        if table.suffix == ARROW:
+            return read_cells(table, group)
         key = (table, stamp, group)
         with self._lock:
             if key not in self._kept:

@@ -72,15 +72,15 @@ def evaluate_embeddings(
     return PROTOCOLS[protocol](image_embeddings, text_embeddings, pairs)
 
 
-def check_protocol(protocol: str, images: int) -> None:
-    """Refuse a protocol before the work of encoding is done.
+def check_protocol(protocol: str, images: int | None = None) -> None:
+    """Refuse a protocol before the work of encoding is done; without a number of images, for its name alone.
 
     Raises:
         UsageError: An unknown protocol, or one that does not fit the number of images.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"there is no protocol {protocol!r}", fix=f"choose one of: {', '.join(PROTOCOLS)}")
-    if protocol == "coco-1k" and images != FOLDS * FOLD_IMAGES:
+    if protocol == "coco-1k" and images not in (None, FOLDS * FOLD_IMAGES):
         raise UsageError(
             f"the protocol coco-1k needs exactly {FOLDS * FOLD_IMAGES} images, and there are {images}",
             why=f"it is the mean over {FOLDS} blocks of {FOLD_IMAGES} consecutive images of COCO's test split",

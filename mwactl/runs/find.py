@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mwactl.errors import NotFoundError, UsageError
 from mwactl.home import runs_path
+from mwactl.progress import Reporter, Silent
 from mwactl.runs.folder import LOG_FILE, RECIPE_FILE
 from mwactl.runs.run import Run, read_run
 
@@ -20,9 +21,15 @@ def run_folders() -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def all_runs() -> list[Run]:
-    """All runs, the one that changed last first."""
-    return sorted(map(read_run, run_folders()), key=lambda run: (run.changed, run.id), reverse=True)
+def all_runs(reporter: Reporter | None = None) -> list[Run]:
+    """All runs, the one that changed last first; of those that may not be read `reporter` is told."""
+    runs = []
+    for folder in run_folders():
+        try:
+            runs.append(read_run(folder))
+        except OSError as error:
+            (reporter or Silent()).warn(f"the run {folder.name} cannot be read: {error.filename}: {error.strerror}")
+    return sorted(runs, key=lambda run: (run.changed, run.id), reverse=True)
 
 
 def find_run(name: str) -> Run:
@@ -44,7 +51,5 @@ def find_run(name: str) -> Run:
     if len(found) > 1:
         newest = max(map(read_run, found), key=lambda run: run.changed)
         named = ", ".join(path.name for path in found[:_MOST_NAMED]) + (", …" if len(found) > _MOST_NAMED else "")
-        raise UsageError(
-            f"{len(found)} runs begin with {name!r}", why=named, fix=f"mwactl runs show {newest.id}   (the newest)"
-        )
+        raise UsageError(f"{len(found)} runs begin with {name!r}", why=named, fix=f"{newest.id} is the newest")
     return read_run(found[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,4 +95,4 @@ def _event(line: bytes) -> Event | None:
 
 def _has(event: Event, *names: str) -> bool:
     """Whether these are numbers."""
-    return all(isinstance(event.get(name), int | float) for name in names)
+    return all(isinstance(event.get(name), int | float) and math.isfinite(event[name]) for name in names)

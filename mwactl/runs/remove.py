@@ -40,4 +40,7 @@ def remove_run(run: Run) -> None:
 
 def _sweep(runs: Path) -> None:
     for removed in runs.glob(f"{_REMOVED}*"):
-        shutil.rmtree(removed)
+        if removed.is_symlink():
+            removed.unlink()
+        else:
+            shutil.rmtree(removed)

@@ -42,12 +42,13 @@ def compare(
         floors: What each contestant must reach; the document says whether it does.
 
     Raises:
-        UsageError: Fewer than two contestants, or slices by tags that the data set lacks.
+        UsageError: Fewer than two contestants, options that do not exist, or slices by tags that the data set lacks.
         NotFoundError: No such contestant, data set or split.
         MwactlError: As `rank_contestants`.
     """
     if len(names) < 2:
         raise UsageError("a comparison needs two contestants or more", fix="mwactl compare BASELINE OTHER --data DATA")
+    options = options.checked()
     contestants = find_contestants(registry, names)
     split = None
     if by or options.zero_shot or not options.stored:

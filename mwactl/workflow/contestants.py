@@ -5,9 +5,10 @@ No torch is loaded where all ranks are kept.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -22,6 +23,10 @@ from mwactl.workflow.stored_ranks import RanksOf, kept_ranks
 if TYPE_CHECKING:
     from mwactl.workflow.evaluate import Evaluated
 
+AUTO = "auto"
+PRECISION = "fp32"
+"""Of an evaluation, where none is asked for."""
+
 
 @dataclass(frozen=True)
 class RankOptions:
@@ -34,9 +39,9 @@ class RankOptions:
         zero_shot: Whether no contestant may have been trained on it; this is checked.
         stored: Take what is kept, and evaluate nothing.
         on_error: A picture that cannot be read: stop or skip.
-        batch_size: Of an evaluation; so are the next three.
-        device: `auto`, `cpu`, `cuda`.
-        precision: Of the towers.
+        batch_size: Of an evaluation.
+        device: Of an evaluation: `auto`, `cpu`, `cuda`. None: `auto`.
+        precision: Of the towers; ranks of another one do not count. None: kept ranks of any, else fp32.
         download: Whether the network may be used for a backbone's weights.
     """
 
@@ -47,9 +52,29 @@ class RankOptions:
     stored: bool = False
     on_error: Literal["stop", "skip"] = "stop"
     batch_size: int = 256
-    device: str = "auto"
-    precision: str = "fp32"
+    device: str | None = None
+    precision: str | None = None
     download: bool = False
+
+    def checked(self) -> RankOptions:
+        """The same with `auto` decided; told before anything is read.
+
+        Raises:
+            UsageError: No such device or precision.
+        """
+        if self.device is None and self.precision is None:
+            return self
+        from mwactl.backbone.precision import Precision, choose_device, choose_precision
+
+        device = choose_device(self.device or AUTO)
+        if self.stored and self.precision in get_args(Precision):  # of whichever machine has made the ranks
+            return self
+        precision = None if self.precision is None else choose_precision(self.precision, device)
+        return replace(self, precision=precision)
+
+    def fit(self, ranks: RanksOf) -> bool:
+        """Whether kept ranks are of this protocol, and of this precision where one is asked for."""
+        return self.protocol == ranks.protocol and self.precision in (None, ranks.precision)
 
 
 @dataclass(frozen=True)
@@ -167,29 +192,33 @@ def _stored(
 ) -> list[RanksOf]:
     """Of each contestant the newest ranks on the split; where that was not read, on the newest that all have."""
     here = f"{options.data} {options.split}"
+    digest = _digest(split) if split else None
     kept: list[list[RanksOf]] = []
     for contestant in contestants:
         everything = [] if contestant.entry is None else list(kept_ranks(registry, contestant.entry, reporter))
         fitting = [
             each
             for each in everything
-            if (each.data, each.split, each.protocol) == (options.data, options.split, options.protocol)
+            if options.fit(each) and (each.digest == digest or (each.data, each.split) == (options.data, options.split))
         ]
         if not fitting:
-            others = ", ".join(sorted({f"{each.data} {each.split} {each.protocol}" for each in everything}))
+            _check_protocol(options.protocol)
+            kinds = {f"{each.data} {each.split} {each.protocol} {each.precision}" for each in everything}
+            others = ", ".join(sorted(kinds))
+            asked = f", {options.precision}" if options.precision else ""
             raise NotFoundError(
-                f"{contestant.name} has no stored ranks on {here}, protocol {options.protocol}",
+                f"{contestant.name} has no stored ranks on {here}, protocol {options.protocol}{asked}",
                 why=f"there are: {others}" if others else None,
                 fix="leave out --stored: what is missing is evaluated, and kept"
                 + ("" if contestant.entry else " unless it is a bare backbone's"),
             )
         kept.append(fitting)
-    digests = {_digest(split)} if split else set.intersection(*({each.digest for each in of} for of in kept))
+    digests = {digest} if digest else set.intersection(*({each.digest for each in of} for of in kept))
     common = next((each.digest for each in kept[0] if each.digest in digests), None)
     chosen = [next((each for each in of if each.digest == common), None) for of in kept]
     if None in chosen:
         sides = [f"{who.name} {of[0].digest[:12]}" for who, of in zip(contestants, kept, strict=True)]
-        sides += [f"here {_digest(split)[:12]}"] if split else []
+        sides += [f"here {digest[:12]}"] if digest else []
         raise IncompatibleError(
             f"the stored ranks are not all of the same {here}",
             why=f"digests of its pictures and captions: {', '.join(sides)}",
@@ -198,15 +227,22 @@ def _stored(
     return [each for each in chosen if each is not None]
 
 
+def _check_protocol(protocol: str) -> None:
+    from mwactl.evaluate.protocols import check_protocol
+
+    check_protocol(protocol)
+
+
 def _stored_or_evaluated(
     registry: Registry, contestant: Contestant, split: CheckedSplit, options: RankOptions, reporter: Reporter
 ) -> Ranked:
     """The ranks of a contestant on the split: the newest that are kept, or of an evaluation now."""
-    wanted = (_digest(split), options.protocol)
+    digest = _digest(split)
     kept = kept_ranks(registry, contestant.entry, reporter) if contestant.entry else iter(())
-    if ranks := next((each for each in kept if (each.digest, each.protocol) == wanted), None):
+    if ranks := next((each for each in kept if each.digest == digest and options.fit(each)), None):
         return Ranked(contestant, ranks, True)
-    reporter.info(f"{contestant.name} has no stored ranks on {options.data} {options.split}: evaluating it")
+    asked = f" in {options.precision}" if options.precision else ""
+    reporter.info(f"{contestant.name} has no stored ranks on {options.data} {options.split}{asked}: evaluating it")
     evaluated = _evaluate(registry, contestant, split, options, reporter)
     return Ranked(contestant, RanksOf.of(evaluated.document, evaluated.ranks), False)
 
@@ -218,13 +254,20 @@ def _evaluate(
     from mwactl.workflow.load import build_backbone
 
     how = EvaluationOptions(
-        protocol=options.protocol, batch_size=options.batch_size, device=options.device, precision=options.precision
-    )
+        protocol=options.protocol, batch_size=options.batch_size,
+        device=options.device or AUTO, precision=options.precision or PRECISION,
+    )  # fmt: skip
     if contestant.entry is not None:
         return rank_adapter(
             registry, contestant.entry, split, how, reporter, zero_shot=options.zero_shot, download=options.download
         )
-    backbone = build_backbone(contestant.name, WeightsRequest(None, download=options.download, reporter=reporter))
+    try:
+        backbone = build_backbone(contestant.name, WeightsRequest(None, download=options.download, reporter=reporter))
+    except NotFoundError as error:
+        if error.fix and "--weights FILE" in error.fix:  # an option that there is only where a backbone is alone
+            untrained = f"mwactl inject --backbone {shlex.quote(contestant.name)} --weights FILE"
+            error.fix = f"--download where it is published, or compare what this makes, the same model: {untrained}"
+        raise
     return rank_backbone(backbone, split, how, reporter)
 
 

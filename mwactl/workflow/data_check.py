@@ -72,7 +72,7 @@ def check_data(
     """
     entry = Catalogue.default().get(name)
     try:
-        datasets = [entry.load(split) for split in splits or list(entry.splits())]
+        datasets = [entry.load(split) for split in dict.fromkeys(splits or entry.splits())]
     except DataError as error:
         return DataCheck(name, findings=[_unusable(entry, error)])
     reports = [scan(dataset, reporter=reporter, workers=workers) for dataset in datasets]
@@ -169,8 +169,11 @@ def _near_duplicates(
     places = []
     if len(reports) > 1:
         hashes, has_one = hashes_of(name, images, digests, reporter, workers=workers)
-        hashed = np.flatnonzero(has_one).tolist()
-        for first, second, apart in near_pairs(hashes[has_one], distance):
+        firsts: dict[tuple[str, str | None], int] = {}  # of a split's copies one is enough: it has them as duplicates
+        for index in np.flatnonzero(has_one).tolist():
+            firsts.setdefault((split_of[index], digests[index]), index)
+        hashed = list(firsts.values())
+        for first, second, apart in near_pairs(hashes[hashed], distance):
             one, other = hashed[first], hashed[second]
             if split_of[one] != split_of[other] and digests[one] != digests[other]:
                 pair = f"{split_of[one]}: {images[one]} ~ {split_of[other]}: {images[other]}"

@@ -91,14 +91,19 @@ def split_data(
     Raises:
         NotFoundError: No such data set, or its annotations are gone.
         UsageError: The new name stands for something else.
-        DataError: The annotations have mistakes, or there are too few pictures.
+        DataError: The annotations have mistakes, there are too few pictures, or none can be read.
         ResourceError: The disk is full, or another process holds the catalogue.
     """
     catalogue = Catalogue.default()
     source = _source_of(catalogue.get(name))
     new_name = new_name or f"{name.removesuffix('-split')}-split"
     check_name(new_name)
-    entry = CatalogueEntry(new_name, FORMAT, index_path(new_name), source.images)
+    if new_name == source.name and any(e.name == new_name and e.format != FORMAT for e in catalogue.entries()):
+        raise UsageError(
+            f"'{new_name}' is what is divided", why="its name would stand for the division alone",
+            fix=f"choose another name: --as {new_name}-split",
+        )  # fmt: skip
+    entry = CatalogueEntry(new_name, FORMAT, index_path(new_name), source.images, source.name)
     dataset = CaptionedImages.from_rows(source.name, "all", pooled(source.rows))
     groups, keys = _groups(dataset, options, reporter)
     part_of = _parts(groups, keys, options)
@@ -127,7 +132,7 @@ def _source_of(entry: CatalogueEntry) -> CatalogueEntry:
     """The data set itself, or that which it was made of."""
     if entry.format != FORMAT or entry.annotations is None:
         return entry
-    made = read_made_split(entry.annotations)
+    made = read_made_split(entry.annotations, entry.source)
     return CatalogueEntry(made.source, made.format, made.annotations, made.images)
 
 
@@ -137,12 +142,19 @@ def _groups(dataset: CaptionedImages, options: SplitOptions, reporter: Reporter)
     Of a picture that cannot be read the name stands for the digest.
     """
     report = scan(dataset, reporter=reporter)
+    if not any(report.digests):
+        raise DataError(
+            f"not one of the {len(dataset.images):,} pictures of '{dataset.name}' can be read",
+            why=f"{report.problems[0].path}: {report.problems[0].reason}",
+            fix=f"mwactl data check {dataset.name}",
+        )
     if report.problems:
         reporter.warn(f"{len(report.problems):,} pictures cannot be read, and are divided by their names")
     hashes, has_one = hashes_of(dataset.name, dataset.images, report.digests, reporter)
-    hashed = np.flatnonzero(has_one)
-    near = [(hashed[one], hashed[other]) for one, other, _ in near_pairs(hashes[has_one], options.distance)]
     keys = [digest or image.name for image, digest in zip(dataset.images, report.digests, strict=True)]
+    hashed = np.unique(np.array(keys), return_index=True)[1]  # of each picture once: copies are together anyway
+    hashed = hashed[has_one[hashed]]
+    near = [(hashed[one], hashed[other]) for one, other, _ in near_pairs(hashes[hashed], options.distance)]
     first: dict[str, int] = {}
     same = [(first.setdefault(key, index), index) for index, key in enumerate(keys)]
     edges = np.array(same + near, dtype=np.int64)  # [e, 2]

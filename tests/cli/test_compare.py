@@ -102,7 +102,7 @@ def test_below_the_bound_the_answer_is_printed_and_the_exit_code_is_5(mwactl_cli
     assert result.code == 5
     assert "c@1 against a@1" in result.stdout
     assert "below the bound of --fail-below" in result.stderr
-    assert "c@1 i2t.R@1 -12.50 (bound -1.00)" in result.stderr
+    assert "c@1 i2t.R@1 -12.5 (bound -1)" in result.stderr
     assert "rsum" not in result.stderr
     held = mwactl_cli("compare", *arguments[:2], *arguments[3:], "--json")
     assert held.code == 0
@@ -165,6 +165,11 @@ def test_the_commands_of_the_page_work(mwactl_cli, add_data, tiny_pictures, tiny
         (["a", "b", "--data", "tiny", "--split", "dev"], 3, "no split 'dev'"),
         (["a", "b", "--data", "tiny", "--split", "val", "--stored"], 3, "there are: tiny test full"),
         (["a", "b", "--data", "tiny", "--protocol", "coco-1k", "--stored"], 3, "protocol coco-1k"),
+        (["a", "b", "--data", "tiny", "--protocol", "nope", "--stored"], 2, "choose one of: full, coco-1k"),
+        (["a", "b", "--data", "tiny", "--precision", "nope"], 2, "unknown precision `nope`"),
+        (["a", "b", "--data", "tiny", "--precision", "nope", "--stored"], 2, "unknown precision `nope`"),
+        (["a", "b", "--data", "tiny", "--device", "xyz", "--stored"], 2, "unknown device `xyz`"),
+        (["a", "b", "--data", "tiny", "--precision", "fp16", "--stored"], 3, "protocol full, fp16"),
     ],
 )
 @pytest.mark.usefixtures("three")

@@ -142,7 +142,7 @@ def test_damaged_annotations_exit_1_in_at_most_four_lines(mwactl_cli: Cli, files
     assert len(result.stderr.splitlines()) <= 4
 
 
-@pytest.mark.parametrize("command", ["add", "list", "show"])
+@pytest.mark.parametrize("command", ["add", "list", "show", "remove"])
 def test_help_ends_with_an_example(mwactl_cli: Cli, command: str) -> None:
     result = mwactl_cli("data", command, "--help")
     assert f"Example: mwactl data {command}" in " ".join(result.stdout.split())
@@ -246,7 +246,7 @@ def test_check_prints_findings_and_exits_5_for_errors(mwactl_cli: Cli, files: li
     lines = result.stdout.splitlines()
     assert lines[:2] == ["train: 2 pictures, 4 captions", "test: 1 pictures, 2 captions"]
     assert lines[2] == "error: pictures in two splits, 1: pictures that are in more than one split, to the byte"
-    assert result.stderr.splitlines()[-1] == "  fix: repair the files, or divide it anew: mwactl data split tiny"
+    assert result.stderr.splitlines()[-1] == "  fix: divide it anew: mwactl data split tiny"
     document = mwactl_cli("data", "check", "tiny", "--json").json
     assert (document["schema"], document["passed"], document["strict"]) == (1, False, False)
     assert [(each["check"], each["level"], each["count"]) for each in document["findings"]] == [
@@ -299,6 +299,9 @@ def test_a_sheet_shows_pictures_and_names_what_it_cannot(mwactl_cli: Cli, files:
     with Image.open(tmp_path / "broken.png") as broken:
         assert broken.getpixel((12 + 120, 12 + 30)) == (255, 255, 255)
     assert mwactl_cli("data", "show", "tiny", "--split", "train").code == 2
+    refused = mwactl_cli("data", "show", "tiny", "--sheet", tmp_path / "sheet.jpg")
+    assert (refused.code, (tmp_path / "sheet.jpg").exists()) == (2, False)
+    assert f"--sheet {tmp_path / 'sheet.png'}" in refused.stderr
 
 
 def test_addresses_need_download(mwactl_cli: Cli, tmp_path: Path, no_network: None) -> None:
@@ -307,3 +310,47 @@ def test_addresses_need_download(mwactl_cli: Cli, tmp_path: Path, no_network: No
     assert result.code == 2
     assert "1 pictures of 'web' are addresses on the web; nothing was fetched" in result.stderr
     assert "fix: add --download" in result.stderr
+
+
+def test_removing_forgets_the_name_and_touches_no_picture(mwactl_cli: Cli, tmp_path: Path, files: list[str]) -> None:
+    from PIL import Image
+
+    from mwactl.data.made_split import index_path
+
+    for number in range(10):
+        Image.new("RGB", (4 + number, 4)).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{number}.png,a caption\n" for number in range(10))
+    (tmp_path / "d.csv").write_text("image,caption\n" + rows)
+    mwactl_cli("data", "add", "photos", "--annotations", tmp_path / "d.csv")
+    mwactl_cli("data", "split", "photos")
+    refused = mwactl_cli("data", "remove", "photos")
+    assert refused.code == 2
+    assert "fix: mwactl data remove photos-split first, or add --yes" in refused.stderr
+    assert mwactl_cli("data", "remove", "photos-split", "--dry-run").stdout.startswith("would forget photos-split")
+    assert index_path("photos-split").is_file()
+    assert mwactl_cli("data", "remove", "photos-split", "--json").json == {
+        "schema": 1, "name": "photos-split", "format": "split", "images": str(tmp_path), "divided": [],
+        "dry_run": False,
+    }  # fmt: skip
+    assert not index_path("photos-split").exists()
+    mwactl_cli("data", "split", "photos")
+    assert mwactl_cli("data", "remove", "photos", "--yes").stderr == "next: mwactl data list\n"
+    assert mwactl_cli("data", "list", "-q").stdout == "photos-split\n"
+    assert mwactl_cli("data", "show", "photos-split").code == 0
+    assert mwactl_cli("data", "remove", "photos").code == 3
+    assert (tmp_path / "d.csv").is_file()
+
+
+def test_what_did_not_pass_is_mended_where_a_division_does_not_help(
+    mwactl_cli: Cli, files: list[str], tmp_path: Path
+) -> None:
+    mwactl_cli("data", "add", "tiny", *files)
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    lines = mwactl_cli("data", "check", "tiny", "--split", "train").stderr.splitlines()
+    assert lines[-1] == "  fix: mend or remove what is named above (all of it: mwactl data check tiny --json)"
+    assert "--json), then divide it anew: mwactl data split tiny" in mwactl_cli("data", "check", "tiny").stderr
+    (tmp_path / "images" / "b.png").unlink()
+    (tmp_path / "images" / "c.png").write_bytes(b"")
+    refused = mwactl_cli("data", "split", "tiny")
+    assert refused.code == 1
+    assert "not one of the 3 pictures of 'tiny' can be read" in refused.stderr

@@ -99,7 +99,7 @@ def test_too_little_gpu_memory_while_training_exits_6(mwactl_cli, tiny_recipe: P
     def full(*_, **__):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("mwactl.train.gradients.contrastive_loss", full)
+    monkeypatch.setattr("mwactl.train.objective.contrastive_loss", full)
     result = mwactl_cli("train", tiny_recipe)
     assert (result.code, result.stdout) == (6, "")
     assert "fix: train.micro_batch_size=auto" in result.stderr

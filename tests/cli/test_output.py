@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -290,3 +291,15 @@ def test_no_traceback_shows_the_values_of_variables(mwactl_cli, monkeypatch):
     result = mwactl_cli("backbones", "list", "--debug")
     assert "raise ZeroDivisionError" in result.stderr
     assert "s3crets3cret" not in result.stderr
+
+
+def test_a_file_that_the_system_refuses_is_no_bug(mwactl_cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MWACTL_HOME", str(tmp_path / "file"))
+    result = mwactl_cli("data", "list")
+    assert result.code == ExitCode.RESOURCES
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("error: the system refused a file")
+    assert str(tmp_path / "file") in lines[0]
+    assert "Not a directory" in lines[1]
+    assert lines[-1].startswith("  fix: ")

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from mwactl.errors import NotFoundError, UsageError
 from mwactl.home import runs_path
-from mwactl.runs import all_runs, find_run
+from mwactl.progress import Silent
+from mwactl.runs import Run, all_runs, find, find_run, read_run
 from mwactl.runs.remove import remove_run
 from tests.runs.conftest import start, step
 
@@ -41,7 +44,7 @@ def test_a_beginning_of_several_names_is_refused_and_the_newest_is_offered():
     with pytest.raises(UsageError, match="2 runs begin with 'coco'") as error:
         find_run("coco")
     assert error.value.why == f"{A}, {B}"
-    assert str(error.value.fix).startswith(f"mwactl runs show {B}")
+    assert error.value.fix == f"{B} is the newest"
 
 
 @pytest.mark.usefixtures("three")
@@ -72,3 +75,31 @@ def test_removing_takes_this_run_and_the_leftovers_of_a_removal_that_was_killed(
     assert len(all_runs()) == 3
     remove_run(find_run(A))
     assert sorted(path.name for path in runs_path().iterdir()) == [B, C]
+
+
+@pytest.mark.usefixtures("three")
+def test_a_run_that_is_a_link_is_removed_and_what_it_leads_to_stays(tmp_path):
+    elsewhere = (runs_path() / A).rename(tmp_path / "elsewhere")
+    (runs_path() / A).symlink_to(elsewhere)
+    remove_run(find_run(A))
+    remove_run(find_run(B))
+    assert [path.name for path in runs_path().iterdir()] == [C]
+    assert (elsewhere / "log.jsonl").is_file()
+
+
+@pytest.mark.usefixtures("three")
+def test_a_run_that_may_not_be_read_hides_no_other(monkeypatch):
+    def refusing(folder: Path) -> Run:
+        if folder.name == B:
+            raise PermissionError(13, "Permission denied", str(folder / "log.jsonl"))
+        return read_run(folder)
+
+    class Listener(Silent):
+        said: ClassVar[list[str]] = []
+
+        def warn(self, message: str) -> None:
+            self.said.append(message)
+
+    monkeypatch.setattr(find, "read_run", refusing)
+    assert [run.id for run in all_runs(Listener())] == [A, C]
+    assert Listener.said == [f"the run {B} cannot be read: {runs_path() / B}/log.jsonl: Permission denied"]

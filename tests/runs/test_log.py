@@ -93,7 +93,13 @@ def test_what_is_no_event_is_left_out(read, line: bytes):
 
 
 def test_what_is_not_finite_is_no_number(read):
-    history = read(start(), step(1), step(11, float("nan")), validation(1, 15, float("inf")))
+    history = read(
+        start(),
+        step(1),
+        step(11, float("nan")),
+        validation(1, 15, float("inf")),
+        b'{"event": "step", "step": 12, "loss": 1e999, "lr": 1}\n',
+    )
     assert (steps(history), history.validations, history.broken_lines) == ([(1, 1.0)], [], 0)
 
 

@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,6 +101,35 @@ def test_what_has_ranks_of_other_pictures_or_another_protocol_is_evaluated(
     assert "b@1 has no stored ranks on tiny test: evaluating it" in listener.said
 
 
+def test_ranks_of_another_precision_than_is_asked_for_are_not_used(registry, version, facts, listener, monkeypatch):
+    version("a", 2, precision="bf16"), version("b", 6)
+    asked = RankOptions("tiny", precision="bf16")
+    evaluated = SimpleNamespace(document=facts | {"precision": "bf16"}, ranks=ranks_of(4))
+    monkeypatch.setattr(contestants, "_evaluate", lambda *_: evaluated)
+    document = compare(registry, ["a", "b"], asked, listener)
+    sides = [document["baseline"], *document["contestants"]]
+    assert [(each["stored"], each["precision"]) for each in sides] == [(True, "bf16"), (False, "bf16")]
+    assert "b@1 has no stored ranks on tiny test in bf16: evaluating it" in listener.said
+    with pytest.raises(NotFoundError, match="b@1 has no stored ranks on tiny test, protocol full, bf16"):
+        compare(registry, ["a", "b"], replace(asked, stored=True), listener)
+
+
+@pytest.mark.usefixtures("no_models")
+def test_stored_ranks_of_the_same_pictures_fit_under_any_name(registry, version, facts, listener):
+    version("a", 2), version("b", 6, data=facts["data"] | {"name": "as-it-was-called"})
+    [b] = compare(registry, ["a", "b"], STORED, listener, by="length")["contestants"]
+    assert b["metrics"]["i2t.R@1"]["difference"] == 50.0
+    with pytest.raises(NotFoundError, match="there are: as-it-was-called test full fp32"):
+        compare(registry, ["a", "b"], STORED, listener)  # nobody has read the pictures
+
+
+def test_a_bare_backbone_without_weights_has_a_way_in_that_works(registry, version, listener):
+    version("a", 2)
+    with pytest.raises(NotFoundError) as caught:
+        compare(registry, ["a", "clip-vit-b-32"], RankOptions("tiny"), listener)
+    assert str(caught.value.fix).endswith("mwactl inject --backbone clip-vit-b-32 --weights FILE")
+
+
 def test_with_stored_ranks_alone_neither_torch_nor_the_pictures_are_needed(registry, version, empty_home):
     version("a", 2), version("b", 6)
     (empty_home / "data.json").unlink()
@@ -132,7 +162,7 @@ def test_what_is_not_stored_is_said_with_what_there_is(registry, version, facts,
     version("a", 2), version("b", 2, protocol="coco-1k"), version("c", None)
     with pytest.raises(NotFoundError, match="b@1 has no stored ranks on tiny test, protocol full") as caught:
         compare(registry, ["a", "b"], STORED, listener)
-    assert caught.value.why == "there are: tiny test coco-1k"
+    assert caught.value.why == "there are: tiny test coco-1k fp32"
     with pytest.raises(NotFoundError, match="c@1 has no stored ranks"):
         compare(registry, ["a", "c"], STORED, listener)
 

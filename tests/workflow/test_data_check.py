@@ -114,6 +114,18 @@ def test_pictures_of_two_splits_that_look_the_same(data, tmp_path: Path) -> None
     assert look(name, splits=["test"]).findings == []
 
 
+def test_copies_are_compared_once_and_a_split_named_twice_is_one(data, tmp_path: Path) -> None:
+    near_copy(tmp_path, 0, "near.jpg")
+    copies = [f"copy-{number}.png" for number in range(5)]
+    for copy in copies:
+        (tmp_path / copy).write_bytes((tmp_path / "0.png").read_bytes())
+    name = data([*SOUND, ("near.jpg", "that cat", "test"), *((copy, f"a {copy}", "train") for copy in copies)])
+    places = found(look(name))
+    assert len(places["near duplicates"]) == 1
+    assert len(places["duplicate pictures"]) == 1
+    assert found(look(name, splits=["test", "test"])) == {}
+
+
 def test_the_hashes_are_made_once(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     near_copy(tmp_path, 0, "near.jpg")
     name = data([*SOUND, ("near.jpg", "that cat", "test")])

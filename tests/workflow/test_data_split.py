@@ -147,8 +147,11 @@ def test_a_name_stands_for_one_division_unless_replaced(pool: str) -> None:
     first = members("pool-split")
     with pytest.raises(UsageError, match="--replace"):
         divide(pool, seed=1)
-    with pytest.raises(UsageError, match="another data set 'pool'"):
-        divide(pool, new_name="pool")
+    Catalogue.default().add("other", annotations=Catalogue.default().get(pool).annotations)
+    with pytest.raises(UsageError, match="another data set 'other'"):
+        divide(pool, new_name="other")
+    with pytest.raises(UsageError, match="'pool' is what is divided"):
+        divide(pool, new_name="pool", replace=True)
     assert members("pool-split") == first
     divide(pool, seed=1, replace=True)
     assert members("pool-split") != first
@@ -157,11 +160,13 @@ def test_a_name_stands_for_one_division_unless_replaced(pool: str) -> None:
 def test_a_source_that_changed_is_told(pool: str, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "own")
     Catalogue.default().add("own", annotations=tmp_path / "own" / "d.csv")
-    divide("own")
+    divide("own", val=0.2, test=0.25, seed=7)
     with (tmp_path / "own" / "d.csv").open("a") as file:
         file.write("new.png,a caption\n")
     with pytest.raises(
-        DataError, match=r"1 pictures are new, 0 are gone.*mwactl data split own --as own-split --replace"
+        DataError,
+        match=r"1 pictures are new, 0 are gone.*mwactl data split own --as own-split "
+        r"--val 0.2 --test 0.25 --seed 7 --distance 8 --replace",
     ):
         Catalogue.default().get("own-split").load("train")
 
@@ -175,5 +180,8 @@ def test_an_index_that_is_gone_or_damaged_is_told(pool: str, content: bytes | No
         index.unlink()
     else:
         index.write_bytes(content)
-    with pytest.raises(NotFoundError if content is None else DataError, match="index of these splits"):
+    with pytest.raises(NotFoundError if content is None else DataError, match="index of these splits") as told:
         Catalogue.default().get("pool-split").load("train")
+    assert str(told.value.fix).endswith("mwactl data split pool --as pool-split --replace")
+    divide(pool, new_name="pool-split", replace=True)
+    assert members("pool-split")

@@ -28,11 +28,16 @@ def read_coco(annotations: Path | None, images: Path) -> dict[str, list[Row]]:
     source = annotation_file(annotations, "coco")
     files = coco_files(source)
     collector = RowCollector(source, images, absolute=False)
+    split_names = {path: split_of(path) for path in files}
+    unnamed = [path for path, split in split_names.items() if split == WHOLE]
+    for path in unnamed if len(unnamed) < len(files) else []:
+        collector.problem(path.name, "the file's name does not say which split it is of")
     for path in files:
         document = read_json(path)
         _check_shape(document, path)
-        folder = path.stem.removeprefix(_CAPTIONS)
-        _add_file(collector, path, document, split_of(path), f"{folder}/" if (images / folder).is_dir() else "")
+        folder = path.stem.removeprefix(_CAPTIONS) if path.stem.startswith(_CAPTIONS) else ""
+        inside = f"{folder}/" if folder and (images / folder).is_dir() else ""
+        _add_file(collector, path, document, split_names[path], inside)
     return collector.rows()
 
 

@@ -18,6 +18,8 @@ from mwactl.data.formats.shards import assigned_splits, shards_of
 from mwactl.data.index_cache import remembered
 from mwactl.data.picture_file import PictureFile, Stamp
 from mwactl.data.table_cell import (
+    ARROW,
+    PARQUET,
     PICTURE_COLUMN,
     TableCell,
     arrow,
@@ -29,8 +31,7 @@ from mwactl.data.table_cell import (
 from mwactl.errors import DataError
 from mwactl.files import sha256_bytes
 
-PARQUET, ARROW = ".parquet", ".arrow"
-_READER = "parquet 1"  # to be raised when `_entries` gives something else for the same table
+_READER = "parquet 2"  # to be raised when `_entries` gives something else for the same table
 _CAPTION_COLUMNS = ("caption", "captions", "text")
 _NAME_DIGITS = 16  # of the digest, which names a picture that the table does not name
 _NEITHER = False  # what stands in an index for a value that is no text
@@ -101,7 +102,7 @@ def _add(collector: RowCollector, where: str, picture: str | PictureFile, entry:
         collector.problem(where, "there is no caption, a text or a list of texts")
     elif not isinstance(split, str):
         collector.problem(where, "neither the column 'split' nor the file's name says which split it is of")
-    elif entry.tag is _NEITHER:
+    elif not isinstance(entry.tag, str | None):
         collector.problem(where, "'tag' is not a text")
     else:
         # In a list the same words may have been written twice; two rows that are the same are one.
@@ -185,13 +186,20 @@ class _Columns:
         self._caption = next((name for name in _CAPTION_COLUMNS if name in schema.names), None)
         if self._caption is None or PICTURE_COLUMN not in schema.names:
             raise _no_columns(table, f"its columns are: {', '.join(map(repr, schema.names)) or 'none'}")
+        twice = [name for name in (PICTURE_COLUMN, self._caption, "split", "tag") if schema.names.count(name) > 1]
+        if twice:
+            raise _no_columns(table, f"it has several columns {' and several columns '.join(map(repr, twice))}")
         kind = schema.field(PICTURE_COLUMN).type
         self._nested = types.is_struct(kind)
         inside = [field.name for field in kind] if self._nested else []
         is_path = types.is_string(kind) or types.is_large_string(kind)
-        self._holds_bytes = "bytes" in inside or types.is_binary(kind) or types.is_large_binary(kind)
+        own = kind.field("bytes").type if "bytes" in inside else kind
+        self._holds_bytes = types.is_binary(own) or types.is_large_binary(own) or types.is_null(own)
         if not (self._holds_bytes or is_path):
             raise _no_columns(table, f"'{PICTURE_COLUMN}' is of the type {kind}")
+        named = kind.field("path").type if "path" in inside else None
+        if named is not None and not any(is_(named) for is_ in (types.is_string, types.is_large_string, types.is_null)):
+            raise _no_columns(table, f"'{PICTURE_COLUMN}.path' is of the type {named}")
         path = f"{PICTURE_COLUMN}.path" if "path" in inside else PICTURE_COLUMN if is_path else None
         self._path = path
         self._more = {name: name if name in schema.names else None for name in ("split", "tag")}

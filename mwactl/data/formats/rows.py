@@ -98,8 +98,8 @@ class RowCollector:
             self.problem(where, "empty caption")
         elif not split.strip():
             self.problem(where, "empty split")
-        elif not _is_unicode(caption):
-            self.problem(where, "the caption has half a character (a lone surrogate)")
+        elif not all(map(_is_unicode, (caption, split, tag))):
+            self.problem(where, "the caption, split or tag has half a character (a lone surrogate)")
         elif path is not None and (row := (split, path, caption, sentence)) not in self._seen:
             self._seen.add(row)
             self._splits.setdefault(split, []).append(Row(path, caption))

@@ -44,9 +44,10 @@ def shards_of(source: Path, suffixes: Collection[str]) -> list[Path]:
     if not is_pattern(source):
         return [source] if source.is_file() else _none(source, "no such file")
     found = []
-    for name in _without_braces(str(source)):
-        matches = sorted(glob(name)) if has_magic(name) else [name]  # noqa: PTH207 - Path.glob wants a relative one
-        found += [Path(match) for match in matches]
+    base = _base(source)  # its own brackets mean themselves
+    for name in _without_braces(str(source.relative_to(base))):
+        matches = sorted(glob(name, root_dir=base, recursive=True)) if has_magic(name) else [name]  # noqa: PTH207
+        found += [base / match for match in matches]
     missing = [path for path in found if not path.is_file()]
     if missing:
         return _none(missing[0], f"{len(missing):,} of {len(found):,} files of {source} are missing")

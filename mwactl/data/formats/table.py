@@ -76,6 +76,14 @@ def _read_delimited(
             why=f"its columns are: {', '.join(repr(column) for column in header) or 'none'}",
             fix=f"make the first line: image{dialect.delimiter}caption (and split, if there are splits)",
         )
+    twice = [column for column in ("image", "caption", "split", "tag") if header.count(column) > 1]
+    if twice:
+        raise DataError(
+            f"the header has the column {' and the column '.join(map(repr, twice))} more than once",
+            where=f"{path}:1",
+            why=f"its columns are: {', '.join(map(repr, header))}",
+            fix="rename the others; a picture with several captions has several rows",
+        )
     collector = RowCollector(path, images, absolute=True)
     for line, record in records:
         where = f"{path.name}:{line}"

@@ -18,7 +18,7 @@ from mwactl.data.shard import Sample, read_samples
 from mwactl.data.tar_member import TarMember
 
 SUFFIXES = frozenset({".tar"})
-_READER = "webdataset 1"  # to be raised when `_entry` gives something else for the same shard
+_READER = "webdataset 2"  # to be raised when `_entry` gives something else for the same shard
 
 
 def read_webdataset(annotations: Path | None, images: Path) -> dict[str, list[Row]]:

@@ -23,7 +23,6 @@ _FEATURES = {
     "lora": "the baseline `method.name: lora`",
     "parquet": "data sets in Parquet",
     "tensorboard": "curves in TensorBoard",
-    "track": "curves in TensorBoard, wandb or trackio",
     "trackio": "curves in trackio",
     "wandb": "curves in wandb",
 }

@@ -41,6 +41,21 @@ def test_a_file_is_the_split_that_its_name_says(tmp_path: Path, name: str, split
     assert list(read(written(tmp_path / name, [B], [ONE]), tmp_path)) == [split]
 
 
+def test_beside_files_of_a_split_one_of_none_is_a_mistake(tmp_path: Path) -> None:
+    for name in ("captions_train2017.json", "captions_extra.json"):
+        written(tmp_path / name, [B], [ONE])
+    with pytest.raises(DataError, match=r"captions_extra.json: the file's name does not say which split"):
+        read(tmp_path, tmp_path)
+
+
+def test_a_folder_called_as_the_file_is_not_the_pictures(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train").mkdir()
+    for name, image in (("annotations.json", "b.jpg"), ("captions_train.json", "train/b.jpg")):
+        [rows] = read(written(tmp_path / name, [B], [ONE]), tmp_path).values()
+        assert rows[0].image == tmp_path / image
+
+
 def test_a_pattern_chooses_some_files(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         written(tmp_path / f"captions_{split}.json", [{"id": 4, "file_name": f"{split}.jpg"}], [ONE])

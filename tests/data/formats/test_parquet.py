@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,10 @@ def test_what_datasets_caches_beside_is_passed_over(tmp_path: Path) -> None:
         ({"caption": ["one"], "path": ["a.png"]}, "its columns are: 'caption', 'path'"),
         ({"image": [7], "caption": ["one"]}, "'image' is of the type int64"),
         ({"image": [{"width": 7}], "caption": ["one"]}, "'image' is of the type struct"),
+        ({"image": [[7]], "caption": ["one"]}, "'image' is of the type list"),
+        ({"image": [{"bytes": "x"}], "caption": ["one"]}, "'image' is of the type struct"),
+        ({"image": [{"bytes": RED, "path": 7}], "caption": ["one"]}, "'image.path' is of the type int64"),
+        ({"image": [RED], "caption": ["x"], "tag": [["night"]]}, "'tag' is not a text"),
         ({"image": [RED], "caption": [None]}, r"d.parquet:1: there is no caption"),
         ({"image": [RED], "caption": [[]]}, r"d.parquet:1: there is no caption"),
         ({"image": [RED], "caption": [7]}, r"d.parquet:1: there is no caption"),
@@ -135,6 +140,13 @@ def test_what_datasets_caches_beside_is_passed_over(tmp_path: Path) -> None:
 def test_a_mistake_names_its_row(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(written(tmp_path / "d.parquet", columns))
+
+
+def test_a_column_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    table = pa.table([[RED], [BLUE], ["x"]], names=["image", "image", "caption"])
+    parquet.write_table(table, tmp_path / "d.parquet")
+    with pytest.raises(DataError, match="several columns 'image'"):
+        read(tmp_path / "d.parquet")
 
 
 def test_texts_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
@@ -200,6 +212,25 @@ def test_pictures_in_order_read_each_row_group_once(tmp_path: Path, monkeypatch:
     for row in rows:
         row.image.read_bytes()
     assert groups == [0, 1, 2]
+
+
+def test_the_batches_of_a_stream_are_looked_for_once(tmp_path: Path) -> None:
+    columns = {"image": [cell(RED, f"{n}.png") for n in range(12)], "caption": ["x"] * 12}
+    before = table_cell._record_batches.cache_info().misses
+    rows = read(stream(tmp_path / "d.arrow", columns, rows=1))["all"]
+    assert {row.image.read_bytes() for row in rows} == {RED}
+    assert table_cell._record_batches.cache_info().misses == before + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_was_forked_while_another_thread_reads_can_read(tmp_path: Path) -> None:
+    [row] = read(written(tmp_path / "d.parquet", {"image": [cell(RED, "a.png")], "caption": ["x"]}))["all"]
+    with table_cell._GROUPS._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # ends it where it waits for the lock
+            os._exit(0 if row.image.read_bytes() == RED else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_without_pyarrow_the_way_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ from mwactl.errors import NotFoundError, UsageError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("000.tar", "001.tar", "010.tar", "x.txt", "deep/train-0.tar", ".hidden.tar"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    tmp_path /= "set[1]"  # where they lie is no pattern
+    for name in ("000.tar", "001.tar", "010.tar", "x.txt", "deep/train-0.tar", "deep/er/train-1.tar", ".hidden.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
 
@@ -20,12 +21,13 @@ def folder(tmp_path: Path) -> Path:
     ("source", "names"),
     [
         ("000.tar", ["000.tar"]),
-        (".", ["000.tar", "001.tar", "010.tar", "train-0.tar"]),
+        (".", ["000.tar", "001.tar", "010.tar", "train-1.tar", "train-0.tar"]),
         ("{000..001}.tar", ["000.tar", "001.tar"]),
         ("{010,000}.tar", ["010.tar", "000.tar"]),
         ("00?.tar", ["000.tar", "001.tar"]),
         ("{00?,01*}.tar", ["000.tar", "001.tar", "010.tar"]),
         ("*/train-{0..0}.tar", ["train-0.tar"]),
+        ("**/*.tar", ["000.tar", "001.tar", "010.tar", "train-1.tar", "train-0.tar"]),
     ],
 )
 def test_a_file_a_folder_or_a_pattern(folder: Path, source: str, names: list[str]) -> None:

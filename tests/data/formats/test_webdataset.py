@@ -155,6 +155,17 @@ def test_a_broken_header_in_the_middle_is_not_the_end(shard: Writer) -> None:
         read(path)
 
 
+def test_nothing_is_lost_behind_a_block_of_zeros(shard: Writer, tmp_path: Path) -> None:
+    one = shard(("a.png", png("red")), ("a.txt", b"one"), ("b.png", png("blue")), ("b.txt", b"two"))
+    two = shard(("c.png", png("red")), ("c.txt", b"three"), name="001.tar")
+    joined, holed = tmp_path / "joined.tar", tmp_path / "holed.tar"
+    joined.write_bytes(one.read_bytes() + two.read_bytes())
+    holed.write_bytes(one.read_bytes()[:2048] + bytes(512) + one.read_bytes()[2560:])
+    for path in (joined, holed):
+        with pytest.raises(DataError, match="more comes after the end mark"):
+            read(path)
+
+
 def test_a_compressed_shard_is_told_how_to_go_on(shard: Writer, tmp_path: Path) -> None:
     path = shard(("a.png", png("red")), ("a.txt", b"one"))
     (tmp_path / "000.tar.gz").write_bytes(gzip.compress(path.read_bytes()))
