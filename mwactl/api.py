@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mwactl.errors import Interrupted, MwactlError
+from mwactl.errors import Interrupted, MwactlError, UsageError
 from mwactl.progress import Reporter, Silent
 from mwactl.registry import Entry, Registry
 from mwactl.search import Encoder
@@ -170,6 +170,7 @@ def evaluate(
         The document of `mwactl eval --json`.
 
     Raises:
+        UsageError: `zero_shot` is asked for of a bare backbone.
         VerificationError: `zero_shot` is asked for, but the adapter was trained on this data.
         MwactlError: No such model, data or split; pictures that cannot be read; too little memory.
     """
@@ -178,6 +179,12 @@ def evaluate(
     from mwactl.workflow.load import build_backbone
     from mwactl.workflow.splits import checked_split
 
+    if name is None and backbone is not None and zero_shot:
+        raise UsageError(
+            "zero_shot cannot be checked for a bare backbone",
+            why="what a backbone was trained on is unknown",
+            fix="zero_shot=False",
+        )
     registry, reporter = registry or Registry.default(), reporter or Silent()
     options = EvaluationOptions(protocol=protocol, batch_size=batch_size, device=device, precision=precision)
     checked = checked_split(data, split, on_error=on_error, reporter=reporter)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import mwactl
 from mwactl import api
-from mwactl.errors import ExitCode
+from mwactl.errors import ExitCode, UsageError
 
 
 @pytest.fixture
@@ -64,6 +64,8 @@ def test_inject_publishes_once_and_a_bare_backbone_is_evaluated(tiny_clip, tiny_
     bare = api.evaluate(backbone=backbone, data=tiny_data, split="val")
     assert bare["adapter"] is None
     assert bare["rsum"] == untrained["rsum"]
+    with pytest.raises(UsageError, match="zero_shot cannot be checked for a bare backbone"):
+        api.evaluate(backbone=backbone, data=tiny_data, zero_shot=True)
 
 
 @pytest.mark.parametrize(

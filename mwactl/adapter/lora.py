@@ -33,14 +33,14 @@ class LoraAdapter(Adapter):
         config: Rank, scale, dropout and which maps.
 
     Raises:
-        UsageError: peft is not installed.
-        IncompatibleError: The blocks have no linear maps of the kind asked for.
+        UsageError: peft is not installed, or the rank is more than a map can have.
+        IncompatibleError: The blocks of a tower have no linear maps of the kind asked for.
     """
 
     def __init__(self, backbone: Backbone, config: LoraConfig) -> None:
         super().__init__()
         self.config = config
-        self._linears = _targets(backbone, config)
+        self._linears, self._counts = _targets(backbone, config)
         self.layers = nn.ModuleDict({key: copy(linear) for key, linear in self._linears.items()})
         peft = _peft()
         options = peft.LoraConfig(
@@ -80,21 +80,27 @@ class LoraAdapter(Adapter):
         return {"lora": len(self.layers)}
 
     def description(self) -> str:
-        """Rank and number of maps."""
-        return f"LoRA of rank {self.config.rank} on {len(self.layers)} linear maps"
+        """Rank and number of maps; those that both pass through count for both."""
+        pictures, captions = self._counts["image"], self._counts["text"]
+        on = f"{len(self.layers)} linear maps ({pictures} for pictures, {captions} for captions)"
+        return f"LoRA of rank {self.config.rank} on {on}"
 
     def _layers(self) -> Iterator[Any]:
         yield from self.layers.values()
 
 
-def _targets(backbone: Backbone, config: LoraConfig) -> dict[str, nn.Linear]:
-    """The linear maps by their names in the backbone, with `/` for `.`, which no module's name may hold.
+def _targets(backbone: Backbone, config: LoraConfig) -> tuple[dict[str, nn.Linear], dict[Modality, int]]:
+    """The linear maps by their names in the backbone, and how many each modality passes through.
+
+    The names have `/` for `.`, which no module's name may hold.
 
     Raises:
-        IncompatibleError: There are none of the kind asked for.
+        IncompatibleError: A modality passes through none of the kind asked for.
+        UsageError: The rank is more than a map can have.
     """
     names = {id(module): name.replace(".", "/") for name, module in backbone.named_modules()}
     found: dict[str, nn.Linear] = {}
+    counts: dict[Modality, int] = {"image": 0, "text": 0}
     for site in backbone.sites():
         for modality in site.modalities:
             linears: list[nn.Linear] = []
@@ -104,13 +110,22 @@ def _targets(backbone: Backbone, config: LoraConfig) -> dict[str, nn.Linear]:
             if config.targets != "ffn":
                 linears += site.attention_linears(modality)
             found |= {names[id(linear)]: linear for linear in linears}
-    if not found:
-        raise IncompatibleError(
-            f"LoRA finds no linear map to attach to in {backbone.spec.name}",
-            why=f"none of its blocks calls one of the kind `{config.targets}`; packed attention is no such map",
-            fix="method.lora.targets=all, or method.name=mwa",
+            counts[modality] += len(linears)
+    for modality, count in counts.items():
+        if not count:
+            raise IncompatibleError(
+                f"LoRA finds no linear map to attach to in the {modality} tower of {backbone.spec.name}",
+                why=f"none of its blocks calls one of the kind `{config.targets}`; packed attention is no such map",
+                fix=f"{'' if config.targets == 'all' else 'method.lora.targets=all, or '}method.name=mwa",
+            )
+    largest = min(min(linear.in_features, linear.out_features) for linear in found.values())
+    if config.rank > largest:
+        raise UsageError(
+            f"method.lora.rank={config.rank} is more than {backbone.spec.name} has use for",
+            why=f"the smallest of its linear maps has rank {largest} itself",
+            fix=f"method.lora.rank={largest}, or less",
         )
-    return found
+    return found, counts
 
 
 def _peft() -> Any:

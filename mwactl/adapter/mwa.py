@@ -65,7 +65,7 @@ class MultiWayAdapter(Adapter):
         for site in selected_sites(sites, config):
             modalities = [modality for modality in site.modalities if modality in config.modalities]
             self.sites[site.name] = SiteModules(site, modalities, self.config)
-        if self.config.share_enhancer == "towers":
+        if self.config.share_enhancer == "towers" and self.config.alignment_enhancer:
             self._share_across_towers()
 
     def _share_across_towers(self) -> None:

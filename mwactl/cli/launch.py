@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mwactl.cli.launched import COMMAND, REPORTS, Ending, read_reports
+from mwactl.cli.output import out
 from mwactl.errors import MwactlError, UsageError
 
 #: Seconds for the processes to finish a step and save it after Ctrl-C, before they are killed.
 _GRACE_SECONDS = "120"
+#: How long another machine may take to get here; as long as torch's launcher waits.
+_MEETING_SECONDS = 900
+_PROBE_SECONDS = 2
+_CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Layout:
             raise UsageError(f"there is no machine {self.machine} among {self.machines}", fix="machines count from 0")
         if self.rendezvous is not None:
             host, _, port = self.rendezvous.rpartition(":")
-            if not host or not port.isdecimal():
+            if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
                 raise UsageError(f"--rendezvous {self.rendezvous} is not HOST:PORT", fix="--rendezvous node0:29500")
 
     def options(self) -> list[str]:
@@ -88,8 +96,13 @@ def launch(arguments: Sequence[str], layout: Layout, *, command: str) -> None:
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the processes have saved and are gone.
-        MwactlError: A process failed; what it says, and its exit code. All are gone.
+        UsageError: There is no such host as `layout.rendezvous`.
+        MwactlError: A process failed; what it says, and its exit code. All are gone. Or machine 0 does not answer.
     """
+    if layout.machine > 0:
+        _wait_for_the_first_machine(str(layout.rendezvous))
+    elif layout.machines > 1:
+        out.info(f"waiting for the other machines at {layout.rendezvous}")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -98,7 +111,7 @@ def launch(arguments: Sequence[str], layout: Layout, *, command: str) -> None:
         killed: dict[int, int] = {}
         stopped = False
         options = [*layout.torchrun(), "--max-restarts", "0", "-m", "mwactl", *arguments]
-        with _quietly(layout, {REPORTS: folder, COMMAND: command}):
+        with _quietly(layout, {REPORTS: folder, COMMAND: command}), _ended_by_signals(layout):
             try:
                 run(parse_args(options))  # type: ignore[no-untyped-call]
             except ChildFailedError as error:
@@ -121,6 +134,65 @@ def launch(arguments: Sequence[str], layout: Layout, *, command: str) -> None:
 
 
 @contextmanager
+def silent_torch() -> Iterator[None]:
+    """For torch's first import: then its C++ side reads whether to print traces, as of a machine that is not there."""
+    before = os.environ.get(_CPP_LOG_LEVEL)
+    os.environ[_CPP_LOG_LEVEL] = before or "FATAL"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CPP_LOG_LEVEL]
+
+
+def _wait_for_the_first_machine(rendezvous: str) -> None:
+    """Until somebody listens there; torch would wait too, but in C++, where no signal ends it.
+
+    Raises:
+        UsageError: There is no such host.
+        MwactlError: Nobody does for a quarter of an hour.
+    """
+    host, _, port = rendezvous.rpartition(":")
+    told, last = False, time.monotonic() + _MEETING_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+            return
+        except socket.gaierror as error:
+            raise UsageError(
+                f"there is no host {host}", why=error.strerror, fix="--rendezvous HOST:PORT, the same as on machine 0"
+            ) from error
+        except OSError as error:
+            if time.monotonic() > last:
+                raise MwactlError(
+                    f"machine 0 does not answer at {rendezvous}",
+                    why=error.strerror or str(error),
+                    fix="the same command with --node-rank 0 on that machine; its port must be open",
+                ) from error
+        if not told:
+            out.info(f"waiting for machine 0 at {rendezvous}")
+            told = True
+        time.sleep(_PROBE_SECONDS / 4)
+
+
+@contextmanager
+def _ended_by_signals(layout: Layout) -> Iterator[None]:
+    """Let signals end this process while it waits for other machines: in C++, where no handler of Python's is called.
+
+    Once it starts its processes, torch handles the signals.
+    """
+    if layout.machines == 1:
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _quietly(layout: Layout, told: dict[str, str]) -> Iterator[None]:
     """The environment that the processes inherit, while the launcher's own log is off."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -128,7 +200,7 @@ def _quietly(layout: Layout, told: dict[str, str]) -> Iterator[None]:
         **told,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // layout.processes))),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE_SECONDS),
-        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+        _CPP_LOG_LEVEL: os.environ.get(_CPP_LOG_LEVEL, "ERROR"),
     }
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)

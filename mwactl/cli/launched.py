@@ -155,9 +155,7 @@ class Ending:
     def _failure(self, report: Report) -> MwactlError:
         about_the_run = report.code not in _OF_NO_PROCESS
         what = f"process {report.rank} of {self._count}: {report.what}" if about_the_run else report.what
-        fix = report.fix
-        if about_the_run and self._resume not in (fix or ""):
-            fix = f"{fix}, then {self._resume}" if fix else self._resume
+        fix = report.fix or (self._resume if about_the_run else None)
         error = MwactlError(what, where=report.where, why=report.why, fix=fix)
         error.exit_code = ExitCode(report.code)
         return error

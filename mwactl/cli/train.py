@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mwactl.cli.launch import Layout, launch
+from mwactl.cli.launch import Layout, launch, silent_torch
 from mwactl.cli.launched import is_first, one_of_several, typed_command
 from mwactl.cli.options import Debug, Download, DryRun, Json, Overrides, Quiet
 from mwactl.cli.output import Mode, duration, out, size
@@ -71,7 +71,8 @@ def train(
 
 
 def _launch(loaded: LoadedRecipe, layout: Layout, arguments: Sequence[str], command: str) -> None:
-    from mwactl.train.distributed import uses_gpus
+    with silent_torch():
+        from mwactl.train.distributed import uses_gpus
 
     uses_gpus(loaded.recipe.train.device, layout.processes)
     launch([*arguments, *_MODE_FLAGS[out.mode], *(["--debug"] if out.debug else [])], layout, command=command)

@@ -70,6 +70,13 @@ def _of_the_method(recipe: Recipe) -> Iterator[Conflict]:
             f"it is {written(mwa.modalities)}",
             "name each tower once",
         )
+    elif mwa.share_enhancer == "towers" and mwa.alignment_enhancer > 0 and len(mwa.modalities) == 1:
+        yield Conflict(
+            ("method.mwa.share_enhancer", "method.mwa.modalities"),
+            "`share_enhancer: towers` does not go with one tower",
+            f"`modalities` is {written(mwa.modalities)}, and there is nothing to share with",
+            "remove `share_enhancer`, or `modalities`",
+        )
 
 
 def _authors_code_changed(mwa: MwaConfig) -> Iterator[Conflict]:

@@ -42,6 +42,7 @@ CHECKS: dict[str, Check] = {
     "graphs": methods.graphs,
     "linear maps": methods.linear_maps,
     "compilation": methods.compilation,
+    "sharding": methods.sharding,
 }
 """What is checked, by name; what each asks for is its docstring."""
 

@@ -1,4 +1,4 @@
-"""What else is done with a model: an adapter folded into it, graphs of it, LoRA beside its linear maps, compilation."""
+"""What else is done with a model: a fold, graphs, LoRA beside its linear maps, compilation, sharding."""
 
 from __future__ import annotations
 
@@ -109,6 +109,30 @@ def compilation(subject: Subject) -> Iterator[str]:
         yield f"compiled blocks give other gradients: {worst[0]}"
 
 
+@torch.inference_mode()
+def sharding(subject: Subject) -> Iterator[str]:
+    """A site's block is a module that is called and that holds the maps it names: its weights can be divided."""
+    backbone = subject.fresh()
+    sites = backbone.sites(subject.modalities())
+    try:
+        blocks = [(site, site.block) for site in sites]
+    except IncompatibleError as error:
+        raise Refused(str(error)) from error
+    inside = {id(module) for module in backbone.modules()}
+    called: set[int] = set()
+    for _, block in blocks:
+        block.register_forward_hook(lambda module, *_: called.add(id(module)))
+    subject.embed(backbone)
+    for site, block in blocks:
+        if id(block) not in inside:
+            yield f"`block` of {site.name} is no module of the backbone"
+        elif id(block) not in called:
+            yield f"`block` of {site.name} is not called as a module: its weights would never be gathered"
+        held = {id(module) for module in block.modules()}
+        if outside := [where for where, linear in _linears_of(site) if id(linear) not in held]:
+            yield f"{outside[0]} is not in its `block`, which must hold every parameter of it"
+
+
 def _ends(sites: Sequence[Site]) -> list[Site]:
     """The first and the last block of each tower: compiling all of them takes long and shows no more."""
     towers = {site.modalities: [other for other in sites if other.modalities == site.modalities] for site in sites}
@@ -128,9 +152,13 @@ def _feed_forwards(subject: Subject, backbone: Backbone) -> Iterator[bool]:
 
 def _linears(subject: Subject, backbone: Backbone) -> Iterator[tuple[str, nn.Linear]]:
     for site in backbone.sites(subject.modalities()):
-        for modality in site.modalities:
-            for index, linear in enumerate(site.attention_linears(modality)):
-                yield f"`attention_linears('{modality}')[{index}]` of {site.name}", linear
-            if (ffn := site.feed_forward(modality)) is not None:
-                yield f"`feed_forward('{modality}').fc1` of {site.name}", ffn.fc1
-                yield f"`feed_forward('{modality}').fc2` of {site.name}", ffn.fc2
+        yield from _linears_of(site)
+
+
+def _linears_of(site: Site) -> Iterator[tuple[str, nn.Linear]]:
+    for modality in site.modalities:
+        for index, linear in enumerate(site.attention_linears(modality)):
+            yield f"`attention_linears('{modality}')[{index}]` of {site.name}", linear
+        if (ffn := site.feed_forward(modality)) is not None:
+            yield f"`feed_forward('{modality}').fc1` of {site.name}", ffn.fc1
+            yield f"`feed_forward('{modality}').fc2` of {site.name}", ffn.fc2

@@ -8,11 +8,14 @@ from importlib import import_module
 from typing import Any
 
 from mwactl.adapter import AdaptedModel
-from mwactl.errors import MwactlError
+from mwactl.backbone.contract import Modality, Site
+from mwactl.errors import IncompatibleError, MwactlError
+
+_TOWERS: tuple[Modality, ...] = ("image", "text")
 
 
 def compile_blocks(model: AdaptedModel, *, backend: str = "inductor") -> None:
-    """Compile the blocks of the adapted towers, with the modules attached to them. Nothing is compiled before its use.
+    """Compile the blocks of the trained towers, with the modules attached to them. Nothing is compiled before its use.
 
     Dropout draws what it draws in a block that is not compiled, so both compute the same step.
 
@@ -22,8 +25,25 @@ def compile_blocks(model: AdaptedModel, *, backend: str = "inductor") -> None:
     allow_a_graph_a_block()
     inductor: Any = import_module("torch._inductor.config")
     inductor.fallback_random = True
-    for site in model.backbone.sites(model.method.mwa.modalities):
+    for site in _trained_sites(model):
         site.compile(backend)
+
+
+def _trained_sites(model: AdaptedModel) -> list[Site]:
+    """Those of the towers that MultiWay-Adapter chooses; with other methods of every tower that has blocks."""
+    backbone, method = model.backbone, model.method
+    if method.name == "mwa":
+        return backbone.sites(method.mwa.modalities)
+    found: dict[str, Site] = {}
+    refusals: list[IncompatibleError] = []
+    for modality in _TOWERS:
+        try:
+            found |= {site.name: site for site in backbone.sites((modality,))}
+        except IncompatibleError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return list(found.values())
 
 
 def allow_a_graph_a_block() -> None:

@@ -168,15 +168,17 @@ def joined(device: str, *, init_method: str | None = None) -> Iterator[Processes
         UsageError: The device is one for a single process, or is not here; or something else started several.
         PeerLostError: The others cannot be met.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world == "1":
         yield ALONE
         return
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     try:
-        rank, local_rank, local_count = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    except KeyError as error:
+        count, rank, local_rank, local_count = (int(os.environ[name]) for name in names)
+    except (KeyError, ValueError) as error:
+        missing = f" but no {error.args[0]}" if isinstance(error, KeyError) else ", or a rank, that is no number"
         raise UsageError(
-            f"the environment has WORLD_SIZE={count} but no {error.args[0]}",
+            f"the environment has WORLD_SIZE={world}{missing}",
             why="it is not torchrun that started this process",
             fix="mwactl train … --nproc N, or unset WORLD_SIZE",
         ) from error

@@ -135,6 +135,7 @@ class TrainingRun:
         self._logit_scale_limit = max(_LARGEST_LOGIT_SCALE, model.backbone.logit_scale.max().item())
         self._position = Position()
         self._best: dict[str, Tensor] = {}
+        self._saved = False
         self._stop = StopAtAStep(resume_command)
         self._micro_batch = MicroBatch(
             config.micro_batch_size, config.batch_size, processes.count, sharded=self._sharded
@@ -169,7 +170,7 @@ class TrainingRun:
         if found.scaler:
             self._scaler.load_state_dict(found.scaler)
         checkpoints.restore_random_state(found.random, self.device)
-        self._position, self._best = found.position, found.best
+        self._position, self._best, self._saved = found.position, found.best, True
         self._micro_batch.resume(found.position.micro_batch_size)
         return True
 
@@ -192,13 +193,13 @@ class TrainingRun:
         progress = self._reporter.progress("training", self.total_steps, done=self._position.step)
         self.model.train()
         began, before = time.monotonic(), self._position.seconds
-        if self._position.step == (self._position.validated_epochs + 1) * self.plan.steps_per_epoch:
-            self._end_of_epoch()
-        rows = self.plan.batches(first_step=self._position.step, epochs=self.config.epochs)
-        if self._out_of_patience():
-            rows = iter(())
         try:
             with self._stop, naming_compiler_errors() if self.config.compile else nullcontext():
+                if self._position.step == (self._position.validated_epochs + 1) * self.plan.steps_per_epoch:
+                    self._end_of_epoch()
+                rows = self.plan.batches(first_step=self._position.step, epochs=self.config.epochs)
+                if self._out_of_patience():
+                    rows = iter(())
                 waiting_since = time.monotonic()
                 for batch in load_share(self._processes, self._load_batches, rows):
                     waited = time.monotonic() - waiting_since
@@ -235,20 +236,21 @@ class TrainingRun:
         value = loss.item()
         # In fp16 an overflowing gradient is expected now and then: the scaler skips the step and scales less.
         if not math.isfinite(value) or not (math.isfinite(norm) or self.precision == "fp16"):
+            otherwise = "" if self.precision == "fp32" else ", or train.precision=fp32"
             what = f"the loss became {value}" if not math.isfinite(value) else f"the gradient's norm became {norm}"
             raise MwactlError(
                 f"{what} at step {step + 1}",
-                why="the last checkpoint is untouched",
-                fix=f"train.lr={self.config.lr / 3:.1g}, or train.precision=fp32",
+                why="the last checkpoint is untouched" if self._saved else "no checkpoint was saved before",
+                fix=f"train.lr={self.config.lr / 3:.1g}{otherwise}",
             )
         self._scaler.step(self._optimiser)
         self._scaler.update()
-        if self._average is not None:
-            self._average.update(step)
         with torch.no_grad():
             scale = self.model.backbone.logit_scale
             if scale.requires_grad:
                 scale.clamp_(max=self._logit_scale_limit)
+        if self._average is not None:
+            self._average.update(step)
         seconds = time.monotonic() - began
         self._step_seconds.append(seconds)
         if step % _LOG_EVERY_STEPS == 0:
@@ -331,6 +333,7 @@ class TrainingRun:
         return position.validated_epochs - position.best_epoch >= patience
 
     def _save(self) -> None:
+        self._saved = True
         if not self._processes.first:
             return
         checkpoints.save(

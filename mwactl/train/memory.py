@@ -24,7 +24,7 @@ class MemoryEstimate:
     Args:
         weights: The backbone.
         adapter: The modules that the method adds.
-        gradients_and_optimiser: Gradients and AdamW's two moments of what is trained.
+        gradients_and_optimiser: Gradients and AdamW's two moments of what is trained, and its moving average.
         activations_per_picture: What autograd keeps of one picture.
         activations_per_caption: What it keeps of one caption of full length.
         activations_per_batch: What it keeps whatever the batch's size: masks and biases of attention.
@@ -71,10 +71,14 @@ class MemoryEstimate:
         }
 
 
-def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
+def estimate_memory(model: AdaptedModel, *, averaged: bool = False) -> MemoryEstimate:
     """Count what a training step keeps. The model must be on the meta device.
 
     Captions count with their full context length: an upper bound.
+
+    Args:
+        model: What is trained.
+        averaged: Whether a moving average is kept of it (`train.ema`).
     """
     backbone = model.backbone
 
@@ -89,7 +93,7 @@ def estimate_memory(model: AdaptedModel) -> MemoryEstimate:
     return MemoryEstimate(
         weights=_bytes(backbone.state_dict().values()),
         adapter=0 if model.adapter is None else _bytes(p for p in model.adapter.parameters() if p.requires_grad),
-        gradients_and_optimiser=3 * _bytes(model.trainable().values()),
+        gradients_and_optimiser=(4 if averaged else 3) * _bytes(model.trainable().values()),
         activations_per_picture=per_picture,
         activations_per_caption=per_caption,
         activations_per_batch=of_pictures + of_captions,

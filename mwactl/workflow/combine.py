@@ -102,10 +102,10 @@ def combine_adapters(
     """
     reporter = reporter or Silent()
     checked_name(name)  # before anything is read
-    _check_summable(entries)
     states = [adapter_tensors(registry, entry) for entry in entries]
     for entry in entries[1:]:
         _check_alike(entries[0], entry)
+    _check_summable(entries)
     model = load_untrained(registry, entries[0], backbone_name=backbone_name, weights=weights, download=download)
     before = {tensor_name: tensor.clone() for tensor_name, tensor in model.adapter_state().items()}
     whole = average(states, mixture.weights)
@@ -165,8 +165,15 @@ def _check_alike(first: Entry, other: Entry) -> None:
     """Refuse adapters of which a sum means nothing.
 
     Raises:
-        IncompatibleError: They were trained on other backbones, or have another structure.
+        IncompatibleError: They are of other methods, were trained on other backbones, or have another structure.
     """
+    a, b = first.manifest["method"]["name"], other.manifest["method"]["name"]
+    if a != b:
+        raise IncompatibleError(
+            f"{first.reference} and {other.reference} cannot be averaged",
+            why=f"one is {a}, the other {b}",
+            fix=f"mwactl registry diff {first.reference} {other.reference}",
+        )
     for fact, title in (("base", "backbone"), ("method", "method")):
         ours, theirs = first.manifest[fact], other.manifest[fact]
         if fact == "base":

@@ -101,7 +101,7 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
         total_steps=plan.steps_per_epoch * recipe.train.epochs,
         parameters=model.backbone.count_parameters(),
         trainable_parameters=model.trainable_count(),
-        memory=estimate_memory(model),
+        memory=estimate_memory(model, averaged=recipe.train.ema is not None),
     )
 
 

@@ -127,6 +127,35 @@ def test_packed_attention_is_refused_where_nothing_else_is_asked_for(backbone_of
         inject(backbone, lora(targets="attention"))
 
 
+def test_a_tower_without_such_maps_is_named_and_the_other_is_not_adapted_alone(backbone_of, monkeypatch):
+    backbone = backbone_of("clip")
+    of_pictures = type(backbone.sites()[0]).feed_forward
+    monkeypatch.setattr(
+        type(backbone.sites()[0]), "feed_forward", lambda site, m: of_pictures(site, m) if m == "image" else None
+    )
+    with pytest.raises(IncompatibleError, match="no linear map to attach to in the text tower") as raised:
+        inject(backbone, lora(targets="ffn"))
+    assert raised.value.fix == "method.lora.targets=all, or method.name=mwa"
+    with pytest.raises(IncompatibleError) as raised:
+        inject(backbone, lora())
+    assert raised.value.fix == "method.name=mwa"
+
+
+def test_it_says_how_many_maps_each_tower_has(backbone_of):
+    adapter = inject(backbone_of("clip"), lora(targets="ffn")).adapter
+    assert adapter is not None
+    assert adapter.description() == "LoRA of rank 4 on 8 linear maps (4 for pictures, 4 for captions)"
+
+
+def test_a_rank_that_a_map_cannot_have_is_refused_with_the_largest_possible(backbone_of):
+    backbone = backbone_of("beit3")
+    width = backbone.sites()[0].width
+    with pytest.raises(UsageError, match=f"rank={width + 1} is more") as raised:
+        inject(backbone, MethodConfig(name="lora", lora=LoraConfig(rank=width + 1)))
+    assert raised.value.fix == f"method.lora.rank={width}, or less"
+    inject(backbone, MethodConfig(name="lora", lora=LoraConfig(rank=width)))
+
+
 def test_without_peft_the_package_is_named(backbone_of, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UsageError, match="needs the package peft") as raised:

@@ -206,6 +206,11 @@ def test_towers_of_equal_blocks_can_share_their_enhancers(
     assert torch.equal(other.encode_text(tokens), model.encode_text(tokens))
 
 
+def test_without_enhancers_there_is_nothing_for_towers_to_share(tiny: Tiny) -> None:
+    model = inject(tiny(), MethodConfig(mwa=MwaConfig(share_enhancer="towers", alignment_enhancer=0, layers="last 1")))
+    assert model.adapter is not None and model.adapter.module_counts()["alignment_enhancer"] == 0
+
+
 def test_towers_of_other_blocks_cannot_share(tiny: Tiny) -> None:
     with pytest.raises(IncompatibleError, match="cannot share"):
         inject(tiny(), MethodConfig(mwa=MwaConfig(share_enhancer="towers", modalities=("image",))))

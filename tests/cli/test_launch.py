@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,3 +107,14 @@ def test_ctrl_c_saves_once_and_ends_all(start, pid, tiny_recipe: Path):
     assert gone(pid("0"))
     assert gone(pid("1"))
     assert saved()
+
+
+def test_a_machine_that_waits_for_machine_0_says_so_once_and_ends_at_ctrl_c(start, tiny_recipe: Path):
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        meet = f"127.0.0.1:{taken.getsockname()[1]}"
+        run = start(tiny_recipe, "--nnodes", 2, "--node-rank", 1, "--rendezvous", meet)
+        assert run.stderr.readline() == f"waiting for machine 0 at {meet}\n"
+        run.send_signal(signal.SIGINT)
+        stdout, stderr = run.communicate(timeout=20)
+    assert (run.returncode, stdout, stderr) == (130, "", "interrupted; nothing was half-written\n")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mwactl.cli.launch import Layout
+from mwactl.cli.launch import Layout, launch
 from mwactl.cli.launched import COMMAND, REPORTS, Ending, Report, is_first, one_of_several, read_reports, typed_command
 from mwactl.cli.output import Mode, out
 from mwactl.errors import ExitCode, IncompatibleError, Interrupted, MwactlError, ResourceError, UsageError
@@ -96,7 +97,7 @@ def test_the_command_that_goes_on_is_the_one_that_was_typed(monkeypatch):
 # -- the one message -------------------------------------------------------------------------------------------------
 
 
-def test_the_first_error_of_a_process_is_told_with_its_exit_code_and_the_command_that_goes_on():
+def test_the_first_error_of_a_process_is_told_with_its_exit_code_and_its_own_fix():
     with pytest.raises(MwactlError) as caught:
         ending(
             Report(0, 1, "another process of this run is gone", echo=True, time_ns=1),
@@ -105,7 +106,13 @@ def test_the_first_error_of_a_process_is_told_with_its_exit_code_and_the_command
     error = caught.value
     assert error.exit_code == ExitCode.RESOURCES
     assert (error.what, error.why) == ("process 1 of 2: no memory", "small")
-    assert error.fix == f"smaller, then {RESUME}"
+    assert error.fix == "smaller"  # which is another run than the one that --resume would go on with
+
+
+def test_an_error_without_a_fix_of_its_own_names_the_command_that_goes_on():
+    with pytest.raises(MwactlError) as caught:
+        ending(Report(1, 1, "disk full")).tell_failure()
+    assert caught.value.fix == RESUME
 
 
 def test_the_earlier_of_two_errors_is_told():
@@ -156,6 +163,7 @@ def test_a_run_that_was_done_before_it_could_be_interrupted_is_done():
     [
         (Layout(1, 2), "several machines need a place to meet"),
         (Layout(1, 2, 0, "node0"), "is not HOST:PORT"),
+        (Layout(1, 2, 0, "node0:65536"), "is not HOST:PORT"),
         (Layout(1, 2, 2, "node0:1"), "there is no machine 2 among 2"),
         (Layout(2, 1, 1), "are for several machines"),
         (Layout(2, 1, 0, "node0:1"), "are for several machines"),
@@ -164,6 +172,16 @@ def test_a_run_that_was_done_before_it_could_be_interrupted_is_done():
 def test_options_that_do_not_fit_together_are_refused(layout: Layout, message: str):
     with pytest.raises(UsageError, match=message):
         layout.check()
+
+
+def test_a_host_that_there_is_not_is_named_at_once(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with pytest.raises(UsageError, match="there is no host nowhere") as caught:
+        launch([], Layout(1, 2, 1, "nowhere:29500"), command="mwactl train toy.yaml")
+    assert caught.value.why == "Name or service not known"
 
 
 def test_processes_that_torchrun_has_started_start_no_others(monkeypatch):

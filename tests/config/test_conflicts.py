@@ -16,6 +16,7 @@ from mwactl.config.options import written
         ),
         ("method:\n  mwa:\n    modalities: []\n", 8, "`modalities` is empty"),
         ("method:\n  mwa:\n    modalities: [text, text]\n", 8, "names a tower twice"),
+        ("method:\n  mwa:\n    modalities: [image]\n    share_enhancer: towers\n", 9, "does not go with one tower"),
         ("method:\n  mwa:\n    alpha: 0\n", 8, "`alpha` is 0"),
         ("method:\n  mwa:\n    beta: 0.0\n", 8, "`beta` is 0"),
         ("method:\n  mwa:\n    preset: authors-code\n    bias: no\n", 9, "`bias` cannot be changed"),

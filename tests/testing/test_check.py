@@ -189,6 +189,8 @@ SABOTAGES: list[tuple[str, Callable[[Broken], None], str]] = [
     ("linear maps", gives("block", "attention_linears", lambda *_: [nn.Linear(2, 2)]), "no module of the backbone"),
     ("linear maps", unused_map, "is not called as a module"),
     ("compilation", lambda it: it.set(it.site, compile=lambda this, backend: None), "compiles nothing"),
+    ("sharding", lambda it: it.set(it.site, block=property(lambda this: nn.Linear(2, 2))), "no module of the backbone"),
+    ("sharding", lambda it: it.set(it.site, block=property(lambda this: this._layer.ffn)), "not in its `block`"),
 ]  # fmt: skip
 
 
@@ -237,12 +239,19 @@ def test_what_the_contract_lets_a_backbone_leave_out_is_answered_with_its_reason
     broken: Broken, own_plugin: str
 ) -> None:
     broken.set(broken.backbone, portable=Backbone.portable)
-    broken.set(broken.site, compile=Site.compile, feed_forward=lambda *_: None, attention_linears=lambda *_: [])
-    left_out = ["portable", "folding", "graphs", "linear maps", "compilation"]
+    broken.set(
+        broken.site,
+        block=Site.block,
+        compile=Site.compile,
+        feed_forward=lambda *_: None,
+        attention_linears=lambda *_: [],
+    )
+    left_out = ["portable", "folding", "graphs", "linear maps", "compilation", "sharding"]
     refused = check_backbone(own_plugin, weights="random", only=["sizes", *left_out])
     assert sorted(refused) == sorted(left_out)
     assert "cannot be used without torch" in refused["portable"]
     assert "image/0 cannot be compiled" in refused["compilation"]
+    assert "image/0 cannot be sharded" in refused["sharding"]
 
 
 def test_a_tower_without_sites_leaves_the_other_to_be_checked(broken: Broken, own_plugin: str) -> None:

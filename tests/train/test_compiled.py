@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mwactl.adapter import AdaptedModel, inject
+from mwactl.adapter import AdaptedModel, inject, strip
 from mwactl.backbone.contract import Site, unit_rows
 from mwactl.bench.batch import synthetic_batch
 from mwactl.bench.contestant import build_backbone, known_family
@@ -67,6 +67,29 @@ def test_dropout_matters_to_this_comparison(tiny_backbones, train_a_little):
     for model in (plain, other):
         train_a_little(model)
     assert abs(step(plain, 4)[0] - step(other, 4)[0]) > 1e-4
+
+
+def test_all_blocks_are_compiled_but_those_of_the_tower_that_mwa_leaves_alone(tiny_backbones, monkeypatch):
+    backbone = build_backbone(Setup(tiny_backbones["clip"], device="cpu"))
+    compiled: list[str] = []
+    monkeypatch.setattr(type(backbone.sites()[0]), "compile", lambda site, _: compiled.append(site.modalities[0]))
+    for name, towers in (("mwa", {"image"}), ("bitfit", {"image", "text"})):
+        method = MethodConfig(name=name, mwa=MwaConfig(modalities=("image",)))
+        compile_blocks(model := inject(backbone, method))
+        strip(model)
+        assert set(compiled) == towers
+        compiled.clear()
+
+    sites = backbone.sites
+
+    def text_alone(modalities=("image", "text")):
+        if "image" in modalities:
+            raise IncompatibleError("the image tower has no transformer blocks")
+        return sites(modalities)
+
+    monkeypatch.setattr(backbone, "sites", text_alone)
+    compile_blocks(inject(backbone, MethodConfig(name="bitfit")))
+    assert set(compiled) == {"text"}
 
 
 def test_what_the_compiler_cannot_do_is_named_with_the_way_out(tiny_backbones):

@@ -336,6 +336,9 @@ def test_an_environment_that_torchrun_did_not_make_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UsageError, match="WORLD_SIZE=2 but no LOCAL_RANK"), joined("cpu"):
         pass
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    with pytest.raises(UsageError, match="WORLD_SIZE=x, or a rank, that is no number"), joined("cpu"):
+        pass
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined("cpu") as processes:
         assert processes.alone

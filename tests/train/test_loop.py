@@ -87,14 +87,15 @@ def test_killed_after_any_step_and_resumed_it_ends_with_the_same_tensors(trainin
 
 
 def test_the_moving_average_and_what_the_loss_learns_go_on_too(training, toy, killed_at):
-    options = {"loss": "sigmoid", "ema": 0.8, "checkpoint_every": 1, "validate": lambda: {"rsum": 1.0}}
-    whole = training(folder="whole", **options).run()
+    options = {"loss": "sigmoid", "ema": 0.8, "checkpoint_every": 1}
+    whole = training(folder="whole", validate=scripted(1.0, 2.0), **options).run()
     with pytest.raises(Killed):
-        training(load_batches=killed_at(4), **options).run()
-    again = training(toy(seed=4), **options)
+        training(load_batches=killed_at(4), validate=scripted(1.0), **options).run()
+    again = training(toy(seed=4), validate=scripted(2.0), **options)
     assert again.resume()
     assert again._objective.bias is not None and again._objective.bias.isfinite()
     assert equal(again.run().state, whole.state)
+    assert whole.best_epoch == 2  # what was averaged before the kill is part of it
     assert not equal(whole.state, training(folder="plain", **options | {"ema": None}).run().state)
 
 
@@ -157,6 +158,7 @@ def test_a_validation_that_fails_costs_only_itself(training):
 
     def count() -> dict[str, float]:
         calls.append(1)
+        os.kill(os.getpid(), signal.SIGINT)  # one signal only asks, here as in a step
         return {"rsum": 7.0}
 
     again = training(epochs=1, validate=count)
@@ -303,6 +305,13 @@ def test_a_trained_temperature_stays_below_100(training, toy, load_toy):
     assert model.backbone.logit_scale.item() == pytest.approx(math.log(100))
 
 
+def test_the_moving_average_of_the_temperature_stays_below_100_too(training, toy):
+    model = toy(scale=math.log(50), train_scale=True)
+    run = training(model, ema=0.5)
+    run._optimiser.register_step_post_hook(lambda *_: model.backbone.logit_scale.data.fill_(9.0))
+    assert run.run().state["backbone.logit_scale"] <= math.log(100) + 1e-6
+
+
 def test_a_temperature_that_is_not_trained_is_left_as_it_is(training, toy):
     model = toy(scale=6.0)  # above log 100, as some published models are
     outcome = training(model).run()
@@ -329,11 +338,23 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(training, toy, load_
     model.dropout.p = 0.0
     with pytest.raises(MwactlError, match="the loss became nan at step 3") as caught:
         training(model, load_batches=load_batches, checkpoint_every=1).run()
-    assert caught.value.fix == "train.lr=0.02, or train.precision=fp32"
+    assert (caught.value.why, caught.value.fix) == ("the last checkpoint is untouched", "train.lr=0.02")
     assert all(tensor.isfinite().all() for tensor in model.adapter_state().values())
     found = checkpoint.load(training()._folder, identity="toy")
     assert found is not None
     assert found.position.step == 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "fix"), [("fp32", "train.lr=0.02"), ("bf16", "train.lr=0.02, or train.precision=fp32")]
+)
+def test_a_loss_that_is_no_number_at_once_names_no_checkpoint_and_no_precision_it_has(training, toy, precision, fix):
+    model = toy()
+    with torch.no_grad():
+        model.image.weight.fill_(float("nan"))
+    with pytest.raises(MwactlError, match="the loss became nan at step 1") as caught:
+        training(model, precision=precision).run()
+    assert (caught.value.why, caught.value.fix) == ("no checkpoint was saved before", fix)
 
 
 def test_too_little_gpu_memory_is_said_with_the_way_out(training, toy):

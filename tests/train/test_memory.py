@@ -23,6 +23,7 @@ def test_weights_and_optimiser_are_counted(tiny_clip: Path):
     estimate = estimate_memory(model)
     adapter = model.trainable_count()
     assert estimate.gradients_and_optimiser == 3 * 4 * adapter
+    assert estimate_memory(model, averaged=True).total(0) - estimate.total(0) == 4 * adapter
     assert estimate.adapter == 4 * adapter
     numbers = model.backbone.count_parameters() + 16 * 16  # and the causal mask
     assert estimate.weights == pytest.approx(4 * numbers, abs=4 * 16 * 16)

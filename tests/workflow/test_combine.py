@@ -79,6 +79,29 @@ def test_adapters_of_another_structure_are_refused_with_the_option_that_differs(
     assert raised.value.why == "they have another method: config.mwa.knowledge_extractor is 4 and 5"
 
 
+def test_adapters_of_other_methods_are_refused_by_their_methods_names(
+    registry: Registry, pair: tuple[Entry, Entry], train: Train
+) -> None:
+    other = train("train.epochs=1", "method.name=bitfit", "name=other").entry
+    with pytest.raises(IncompatibleError, match="cannot be averaged") as raised:
+        combine_adapters(registry, (pair[0], other), HALF, name="both")
+    assert raised.value.why == "one is mwa, the other bitfit"
+
+
+def test_two_lora_adapters_are_refused_and_one_with_a_merged_version_for_what_that_is(
+    registry: Registry, train: Train
+) -> None:
+    pytest.importorskip("peft")
+    options = ("train.epochs=1", "method.name=lora", "method.lora.rank=2")
+    one, other = (train(*options, f"train.seed={seed}", f"name=lora-{seed}").entry for seed in (1, 2))
+    with pytest.raises(IncompatibleError, match="LoRA adapters cannot be averaged") as raised:
+        combine_adapters(registry, (one, other), HALF, name="both")
+    assert raised.value.fix == f"merge one of them: mwactl merge {one.reference}"
+    merged = merge_adapter(registry, one, name="merged").entry
+    with pytest.raises(IncompatibleError, match="merged@1 is no adapter"):
+        combine_adapters(registry, (merged, other), HALF, name="both")
+
+
 def test_adapters_of_another_backbone_are_refused(registry: Registry, pair: tuple[Entry, Entry], train: Train) -> None:
     other = train("train.epochs=1", "backbone.weights=random", "backbone.weights_seed=7", "name=other").entry
     with pytest.raises(IncompatibleError, match="cannot be averaged") as raised:
