@@ -8,10 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from mwactl.adapter import AdaptedModel
-from mwactl.backbone.contract import Modality, Site
-from mwactl.errors import IncompatibleError, MwactlError
-
-_TOWERS: tuple[Modality, ...] = ("image", "text")
+from mwactl.backbone.contract import Site
+from mwactl.backbone.towers import available_sites
+from mwactl.errors import MwactlError
 
 
 def compile_blocks(model: AdaptedModel, *, backend: str = "inductor") -> None:
@@ -31,19 +30,8 @@ def compile_blocks(model: AdaptedModel, *, backend: str = "inductor") -> None:
 
 def _trained_sites(model: AdaptedModel) -> list[Site]:
     """Those of the towers that MultiWay-Adapter chooses; with other methods of every tower that has blocks."""
-    backbone, method = model.backbone, model.method
-    if method.name == "mwa":
-        return backbone.sites(method.mwa.modalities)
-    found: dict[str, Site] = {}
-    refusals: list[IncompatibleError] = []
-    for modality in _TOWERS:
-        try:
-            found |= {site.name: site for site in backbone.sites((modality,))}
-        except IncompatibleError as error:
-            refusals.append(error)
-    if not found:
-        raise refusals[0]
-    return list(found.values())
+    method = model.method
+    return model.backbone.sites(method.mwa.modalities) if method.name == "mwa" else available_sites(model.backbone)
 
 
 def allow_a_graph_a_block() -> None:

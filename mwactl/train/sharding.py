@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from mwactl.backbone.contract import Backbone, Modality
-from mwactl.errors import IncompatibleError, UsageError
+from mwactl.backbone.contract import Backbone
+from mwactl.backbone.towers import available_sites
+from mwactl.errors import UsageError
 from mwactl.train.distributed import Processes
 
-_TOWERS: tuple[Modality, ...] = ("image", "text")
 _ENTRANCES = ("encode_image", "encode_text", "encode_padded_text")
 
 
@@ -50,7 +50,7 @@ def shard_blocks(backbone: Backbone, processes: Processes, device: torch.device)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (processes.count,))
     whole = {parameter for parameter in backbone.parameters() if parameter.requires_grad}
-    blocks = _blocks(backbone)
+    blocks = list({id(site.block): site.block for site in available_sites(backbone)}.values())
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
     # The backbone itself divides nothing: it lets the next block's weights come while one computes.
@@ -65,26 +65,6 @@ def shard_blocks(backbone: Backbone, processes: Processes, device: torch.device)
         # inference mode has made, no training can write to.
         block.unshard()
         block.reshard()
-
-
-def _blocks(backbone: Backbone) -> list[nn.Module]:
-    """The blocks of every tower that has some; a tower of another kind stays whole.
-
-    Raises:
-        IncompatibleError: No tower has, or the plugin does not say which modules they are.
-    """
-    found: dict[int, nn.Module] = {}
-    refusals = []
-    for modality in _TOWERS:
-        try:
-            sites = backbone.sites((modality,))
-        except IncompatibleError as refusal:
-            refusals.append(refusal)
-            continue
-        found |= {id(site.block): site.block for site in sites}
-    if not found:
-        raise refusals[0]
-    return list(found.values())
 
 
 class _Gathering:
