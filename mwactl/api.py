@@ -190,11 +190,11 @@ def evaluate(
     checked = checked_split(data, split, on_error=on_error, reporter=reporter)
     if name is None and backbone is not None:
         bare = build_backbone(backbone, WeightsRequest(weights, download=download, reporter=reporter))
-        return evaluate_backbone(bare, checked, options, reporter)
+        return evaluate_backbone(bare, checked, options, reporter).document
     return evaluate_adapter(
         registry, registry.resolve(name), checked, options, reporter,
         zero_shot=zero_shot, backbone_name=backbone, weights=weights, download=download,
-    )  # fmt: skip
+    ).document  # fmt: skip
 
 
 def _loaded(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> LoadedRecipe:

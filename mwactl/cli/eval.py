@@ -82,12 +82,12 @@ def evaluate(
     checked = checked_split(name, split, on_error="skip" if on_error == "skip" else "stop", reporter=out)
     if entry is None:
         model = build_backbone(str(backbone), WeightsRequest(weights, seed, download, out))
-        document = evaluate_backbone(model, checked, options, out)
+        document = evaluate_backbone(model, checked, options, out).document
     else:
         document = evaluate_adapter(
             registry, entry, checked, options, out,
             zero_shot=zero_shot is not None, backbone_name=backbone, weights=weights, download=download,
-        )  # fmt: skip
+        ).document  # fmt: skip
     took = duration(time.monotonic() - began)
     out.answer(document, human=lambda: _describe(document, took), identifier=f"{document['rsum']:.1f}")
     out.hint(f"mwactl registry show {entry.reference}" if entry else f"mwactl inject --backbone {backbone}")

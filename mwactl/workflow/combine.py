@@ -121,7 +121,7 @@ def combine_adapters(
 
     def published(what: str, member: Entry) -> dict[str, Any]:
         reporter.info(f"evaluating {what}")
-        document = evaluate_adapter(registry, member, split, options or EvaluationOptions(), reporter, **place)
+        document = evaluate_adapter(registry, member, split, options or EvaluationOptions(), reporter, **place).document
         return _row(what, member.reference, document)
 
     def unpublished(what: str, strength: float) -> dict[str, Any]:

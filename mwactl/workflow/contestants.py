@@ -250,7 +250,7 @@ def _stored_or_evaluated(
 def _evaluate(
     registry: Registry, contestant: Contestant, split: CheckedSplit, options: RankOptions, reporter: Reporter
 ) -> Evaluated:
-    from mwactl.workflow.evaluate import EvaluationOptions, rank_adapter, rank_backbone
+    from mwactl.workflow.evaluate import EvaluationOptions, evaluate_adapter, evaluate_backbone
     from mwactl.workflow.load import build_backbone
 
     how = EvaluationOptions(
@@ -258,7 +258,7 @@ def _evaluate(
         device=options.device or AUTO, precision=options.precision or PRECISION,
     )  # fmt: skip
     if contestant.entry is not None:
-        return rank_adapter(
+        return evaluate_adapter(
             registry, contestant.entry, split, how, reporter, zero_shot=options.zero_shot, download=options.download
         )
     try:
@@ -268,7 +268,7 @@ def _evaluate(
             untrained = f"mwactl inject --backbone {shlex.quote(contestant.name)} --weights FILE"
             error.fix = f"--download where it is published, or compare what this makes, the same model: {untrained}"
         raise
-    return rank_backbone(backbone, split, how, reporter)
+    return evaluate_backbone(backbone, split, how, reporter)
 
 
 def _digest(split: CheckedSplit) -> str:

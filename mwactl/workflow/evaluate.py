@@ -103,12 +103,7 @@ def evaluate_model(
 
 def evaluate_backbone(
     backbone: Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter
-) -> dict[str, Any]:
-    """The evaluation document of a backbone without an adapter."""
-    return rank_backbone(backbone, split, options, reporter).document
-
-
-def rank_backbone(backbone: Backbone, split: CheckedSplit, options: EvaluationOptions, reporter: Reporter) -> Evaluated:
+) -> Evaluated:
     """Evaluate a backbone without an adapter; nothing is kept."""
     identity = fingerprint(backbone)
     if missing := sorted(backbone.untrained_parameter_names()):
@@ -119,25 +114,6 @@ def rank_backbone(backbone: Backbone, split: CheckedSplit, options: EvaluationOp
 
 
 def evaluate_adapter(
-    registry: Registry,
-    entry: Entry,
-    split: CheckedSplit,
-    options: EvaluationOptions,
-    reporter: Reporter,
-    *,
-    zero_shot: bool = False,
-    backbone_name: str | None = None,
-    weights: str | None = None,
-    download: bool = False,
-) -> dict[str, Any]:
-    """The evaluation document of an adapter; arguments, effects and errors are those of `rank_adapter`."""
-    return rank_adapter(
-        registry, entry, split, options, reporter,
-        zero_shot=zero_shot, backbone_name=backbone_name, weights=weights, download=download,
-    ).document  # fmt: skip
-
-
-def rank_adapter(
     registry: Registry,
     entry: Entry,
     split: CheckedSplit,

@@ -82,12 +82,12 @@ def _quickstart(registry: Registry, loaded: LoadedRecipe, sheet: Path | None, re
     test = checked_split(recipe.data.name, "test", on_error="stop", reporter=reporter)
     backbone = build_backbone(recipe.backbone.name, WeightsRequest(recipe.backbone.weights))
     reporter.info(f"evaluating {backbone.spec.name} as it is")
-    before = evaluate_backbone(backbone, test, _OPTIONS, reporter)
+    before = evaluate_backbone(backbone, test, _OPTIONS, reporter).document
     searched_before = _search(backbone, backbone, test.dataset)
     reporter.info(f"injecting MWA and training it on the {recipe.data.train_split} split")
     trained = train_recipe(registry, loaded, restart=True, reporter=reporter)
     reporter.info(f"evaluating {trained.entry.reference}")
-    after = evaluate_adapter(registry, trained.entry, test, _OPTIONS, reporter)
+    after = evaluate_adapter(registry, trained.entry, test, _OPTIONS, reporter).document
     adapted = load_adapted(registry, trained.entry)
     target = sheet or folder / "contact-sheet.png"
     _draw(test.dataset, searched_before, _search(adapted, adapted.backbone, test.dataset), target)

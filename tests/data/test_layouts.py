@@ -282,7 +282,7 @@ def found(name: str, backbone: Any, workers: int) -> tuple[Any, Any, Any]:
     for fact in facts:
         fact.pop("name")
     options = EvaluationOptions(batch_size=8, device="cpu", workers=workers)
-    recall = evaluate_backbone(backbone, splits[1], options, Silent())
+    recall = evaluate_backbone(backbone, splits[1], options, Silent()).document
     keys = ("image_to_text", "text_to_image", "rsum")
     return facts, batches_of(splits[0], workers), {key: recall[key] for key in keys}
 

@@ -58,7 +58,7 @@ def by_hand(model, split: CheckedSplit):
 
 def test_a_backbones_numbers_are_those_of_encoding_one_by_one(tiny_data, tiny_clip, split, listener):
     backbone = build_backbone(f"clip:local-dir:{tiny_clip}", WeightsRequest(None))
-    document = evaluate_backbone(backbone, split(tiny_data, "train"), OPTIONS, listener)
+    document = evaluate_backbone(backbone, split(tiny_data, "train"), OPTIONS, listener).document
     expected = by_hand(backbone, split(tiny_data, "train"))
     assert {key: document[key] for key in expected} == expected
     assert document["adapter"] is None
@@ -67,7 +67,7 @@ def test_a_backbones_numbers_are_those_of_encoding_one_by_one(tiny_data, tiny_cl
 
 
 def test_an_adapters_numbers_are_those_of_its_model(adapter, tiny_data, registry, split, listener):
-    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
+    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener).document
     expected = by_hand(load_adapted(registry, adapter), split(tiny_data))
     assert {key: document[key] for key in expected} == expected
     assert document["adapter"] == {"reference": "tiny-mwa@2", "digest": adapter.digest}
@@ -75,23 +75,23 @@ def test_an_adapters_numbers_are_those_of_its_model(adapter, tiny_data, registry
 
 def test_an_adapters_numbers_are_not_its_backbones(train, tiny_data, tiny_clip, registry, split, listener):
     entry = train("train.epochs=6", "data.augment=none", "method.mwa.dropout=0").entry
-    adapted = evaluate_adapter(registry, entry, split(tiny_data, "train"), OPTIONS, listener)
+    adapted = evaluate_adapter(registry, entry, split(tiny_data, "train"), OPTIONS, listener).document
     backbone = build_backbone(f"clip:local-dir:{tiny_clip}", WeightsRequest(None))
-    bare = evaluate_backbone(backbone, split(tiny_data, "train"), OPTIONS, listener)
+    bare = evaluate_backbone(backbone, split(tiny_data, "train"), OPTIONS, listener).document
     assert adapted["backbone"]["fingerprint"] == bare["backbone"]["fingerprint"]
     assert adapted["rsum"] > bare["rsum"] + 20
 
 
 def test_an_untrained_adapters_numbers_are_its_backbones(adapter, tiny_data, tiny_clip, registry, split, listener):
-    untrained = evaluate_adapter(registry, registry.resolve("tiny-mwa@1"), split(tiny_data), OPTIONS, listener)
+    untrained = evaluate_adapter(registry, registry.resolve("tiny-mwa@1"), split(tiny_data), OPTIONS, listener).document
     backbone = build_backbone(f"clip:local-dir:{tiny_clip}", WeightsRequest(None))
-    bare = evaluate_backbone(backbone, split(tiny_data), OPTIONS, listener)
+    bare = evaluate_backbone(backbone, split(tiny_data), OPTIONS, listener).document
     for key in ("image_to_text", "text_to_image", "rsum"):
         assert untrained[key] == bare[key]
 
 
 def test_the_document_says_what_it_was_computed_on_and_with(adapter, tiny_data, registry, split, listener):
-    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
+    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener).document
     assert (document["schema"], document["images"], document["texts"]) == (1, 8, 16)
     assert document["protocol"] == "full"
     assert document["precision"] == "fp32"
@@ -106,11 +106,11 @@ def test_the_document_says_what_it_was_computed_on_and_with(adapter, tiny_data, 
 
 def test_the_precision_that_is_said_is_the_one_that_computed(adapter, tiny_data, registry, split, listener):
     options = EvaluationOptions(batch_size=3, device="cpu", precision="auto", workers=0)
-    assert evaluate_adapter(registry, adapter, split(tiny_data), options, listener)["precision"] == "fp32"
+    assert evaluate_adapter(registry, adapter, split(tiny_data), options, listener).document["precision"] == "fp32"
 
 
 def test_an_adapters_result_is_kept_with_its_version(adapter, tiny_data, registry, split, listener):
-    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
+    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener).document
     [attached] = registry.attachments(adapter, "evaluation")
     assert attached["document"] == document
     evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
@@ -120,7 +120,7 @@ def test_an_adapters_result_is_kept_with_its_version(adapter, tiny_data, registr
 
 
 def test_the_rank_of_every_query_is_kept_with_the_version(adapter, tiny_data, registry, split, listener):
-    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener)
+    document = evaluate_adapter(registry, adapter, split(tiny_data), OPTIONS, listener).document
     [kept] = kept_ranks(registry, adapter, listener)
     assert kept.digest == document["data"]["digest"]
     assert (kept.data, kept.split, kept.protocol, kept.precision) == ("tiny", "test", "full", "fp32")
@@ -134,7 +134,7 @@ def test_batch_size_does_not_change_the_numbers(tiny_data, tiny_clip, split, lis
     for batch_size in (1, 5, 256):
         backbone = build_backbone(f"clip:local-dir:{tiny_clip}", WeightsRequest(None))
         options = EvaluationOptions(batch_size=batch_size, device="cpu", workers=0)
-        results.append(evaluate_backbone(backbone, split(tiny_data), options, listener)["rsum"])
+        results.append(evaluate_backbone(backbone, split(tiny_data), options, listener).document["rsum"])
     assert len(set(results)) == 1
 
 
@@ -183,7 +183,7 @@ def test_training_pictures_under_another_name_are_counted(
 
 
 def test_other_pictures_are_zero_shot(adapter, unrelated, registry, split, listener):
-    document = evaluate_adapter(registry, adapter, split(unrelated), OPTIONS, listener, zero_shot=True)
+    document = evaluate_adapter(registry, adapter, split(unrelated), OPTIONS, listener, zero_shot=True).document
     assert document["zero_shot"] is True
 
 

@@ -234,8 +234,8 @@ def test_it_is_evaluated_like_the_adapter_and_the_result_stays_with_it(
     registry: Registry, adapter: Entry, merged: Merge, tiny_data: str, listener
 ) -> None:
     split = checked_split(tiny_data, "test", on_error="stop", reporter=listener)
-    of_adapter = evaluate_adapter(registry, adapter, split, OPTIONS, listener)
-    of_merged = evaluate_adapter(registry, merged.entry, split, OPTIONS, listener)
+    of_adapter = evaluate_adapter(registry, adapter, split, OPTIONS, listener).document
+    of_merged = evaluate_adapter(registry, merged.entry, split, OPTIONS, listener).document
     assert of_merged["rsum"] == pytest.approx(of_adapter["rsum"], abs=0.1)
     assert of_merged["backbone"] == of_adapter["backbone"]
     assert registry.attachments(merged.entry, "evaluation")[-1]["document"] == of_merged
