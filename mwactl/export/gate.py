@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mwactl.errors import UsageError
+from mwactl.evaluate.metrics import METRICS
 from mwactl.export.parity import Parity
 
 TOP10 = "top10"
-METRICS = (*(f"{way}.R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)), "rsum")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mwactl.errors import UsageError
-from mwactl.export.gate import DEFAULT_INT8_GATE, METRICS, Bound, need_neighbours, need_recall, parse_gates
+from mwactl.evaluate.metrics import METRICS
+from mwactl.export.gate import DEFAULT_INT8_GATE, Bound, need_neighbours, need_recall, parse_gates
 from mwactl.export.parity import Parity, TowerParity
 
 NEAR = TowerParity(rows=3, max_abs=0.0, min_cosine=1.0, mean_cosine=1.0)
