@@ -406,3 +406,122 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def merged_like_adapted(
+    trained: Callable[..., AdaptedModel],
+    embed: Callable[..., tuple[Tensor, Tensor]],
+    difference: Callable[..., float],
+    captions: list[str],
+) -> Callable[..., None]:
+    """merged_like_adapted(backbone, options): a merged model computes what the adapted one does, and that is something.
+
+    `padded`: how far embeddings of padded captions, which are not of length one, may lie apart.
+    """
+    import torch
+
+    from mwactl.adapter import fold
+
+    def check(backbone: Backbone, options: dict[str, Any], *, padded: float = 1e-5) -> None:
+        bare = embed(backbone)
+        adapted = trained(backbone, **options)
+        rows, tokens = embed(adapted), backbone.tokenize(captions)
+        expected = adapted.encode_padded_text(tokens)
+        merged = fold(adapted)
+        assert difference(merged, rows) <= 1e-5
+        assert torch.allclose(merged.encode_padded_text(tokens), expected, atol=padded)
+        assert difference(merged, bare) > 1e-3
+
+    return check
+
+
+@pytest.fixture
+def every_module_counts(
+    trained: Callable[..., AdaptedModel],
+    embed: Callable[..., tuple[Tensor, Tensor]],
+    without_one_module: Callable[..., Iterator[tuple[str, float]]],
+) -> Callable[[Backbone], int]:
+    """every_module_counts(backbone): without any one of its modules a merged model is another; gives their number."""
+    from mwactl.adapter import fold
+
+    def check(backbone: Backbone) -> int:
+        adapted = trained(backbone, knowledge_extractor=6, alignment_enhancer=10)
+        count = sum(adapted.adapter.module_counts().values()) if adapted.adapter else 0
+        rows = embed(adapted)
+        found = list(without_one_module(fold(adapted), rows))
+        assert len(found) == count
+        assert all(difference > 1e-4 for _, difference in found), found
+        return count
+
+    return check
+
+
+@pytest.fixture
+def same_structure_without_weights(
+    trained: Callable[..., AdaptedModel], embed: Callable[..., tuple[Tensor, Tensor]]
+) -> Callable[..., None]:
+    """same_structure_without_weights(name, backbone, options): a fold without weights takes the tensors of one with.
+
+    `name` is what the same backbone is called, to be built again.
+    """
+    import torch
+
+    from mwactl.adapter import fold, inject
+    from mwactl.backbone import find_spec
+
+    def check(name: str, backbone: Backbone, options: dict[str, Any]) -> None:
+        adapted = trained(backbone, **options)
+        method = adapted.method
+        merged = fold(adapted)
+        plugin, spec = find_spec(name)
+        empty = fold(inject(plugin.build_without_weights(spec), method))
+        assert empty.kept == merged.kept
+        empty.load_complete_state(merged.complete_state(), where="a test")
+        assert not any(tensor.is_meta for tensor in empty.complete_state().values())
+        for found, expected in zip(embed(empty), embed(merged), strict=True):
+            assert torch.equal(found, expected)
+
+    return check
+
+
+@pytest.fixture
+def graphs_like_adapted(
+    train_a_little: Callable[[AdaptedModel], None], tmp_path: Path
+) -> Callable[[Backbone], set[int]]:
+    """graphs_like_adapted(backbone): its graphs compute what it computes adapted; gives each tower's quantised maps.
+
+    Of any number of pictures and captions, of any length: `trace_towers` checks it; here it is shown to check.
+    """
+    from mwactl.adapter import fold, inject
+    from mwactl.config.recipe import MethodConfig, MwaConfig
+    from mwactl.errors import VerificationError
+    from mwactl.export.check import check_graph
+    from mwactl.export.graph import TOWERS
+    from mwactl.export.parity import TOLERANCES
+    from mwactl.export.quantise import quantise
+    from mwactl.export.towers import examples_of, trace_towers
+    from mwactl.progress import Silent
+
+    def check(backbone: Backbone) -> set[int]:
+        method = MethodConfig(mwa=MwaConfig(knowledge_extractor=4, alignment_enhancer=8))
+        adapted, portable = inject(backbone, method), backbone.portable()
+        untrained = examples_of(adapted, backbone, portable)
+        train_a_little(adapted)
+        examples = examples_of(adapted, backbone, portable)
+        traced = trace_towers(
+            fold(adapted), backbone, portable, examples,
+            dtype="fp32", opset=20, folder=tmp_path / "graphs", reporter=Silent(),
+        )  # fmt: skip
+        assert traced.text_length is None
+        maps = set()
+        for tower in TOWERS:
+            with pytest.raises(VerificationError, match="from torch"):
+                check_graph(traced.graphs[tower], tower, untrained[tower], TOLERANCES["fp32"])
+            quantised = quantise(traced.graphs[tower], tmp_path / f"{tower}.onnx")
+            # Every linear map but the last, which makes the embedding; those of packed rows as well.
+            assert quantised.maps == quantised.of_maps - 1
+            maps.add(quantised.maps)
+        return maps
+
+    return check

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mwactl.adapter.added import Adapter
 from mwactl.adapter.lora import LoraAdapter
+from mwactl.adapter.model import BackboneModel
 from mwactl.adapter.mwa import MultiWayAdapter
 from mwactl.backbone.contract import Backbone
 from mwactl.config.recipe import MethodConfig
@@ -19,7 +20,7 @@ _IN_USE = "_adapted"
 """Set on a backbone between `inject` and `strip`."""
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(BackboneModel):
     """A backbone and what a method trains of it or on it. Made by `inject`.
 
     `adapter` owns the modules that are added (None for methods that add none); the backbone's own parameters keep their
@@ -27,22 +28,9 @@ class AdaptedModel(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, method: MethodConfig, adapter: Adapter | None) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.method = method
         self.adapter = adapter
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Pictures [b, 3, h, w] -> [b, e], not normalised."""
-        return self.backbone.encode_image(pixels)
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids [b, s] -> [b, e], not normalised."""
-        return self.backbone.encode_text(tokens)
-
-    def encode_padded_text(self, tokens: Tensor) -> Tensor:
-        """Token ids [b, s] with their padding -> [b, e], not normalised."""
-        return self.backbone.encode_padded_text(tokens)
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Training mode for what is trained: a frozen backbone stays in evaluation mode (no dropout, no drop path)."""

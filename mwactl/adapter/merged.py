@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from mwactl.adapter.model import BackboneModel
 from mwactl.backbone.contract import Backbone
 from mwactl.errors import IncompatibleError
 
 _NAMED_IN_ERRORS = 3
 
 
-class MergedModel(nn.Module):
+class MergedModel(BackboneModel):
     """A backbone with an adapter in its weights. Made by `fold`; always in evaluation mode, and frozen.
 
     Args:
@@ -22,23 +23,10 @@ class MergedModel(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, branches: nn.ModuleDict, kept: Sequence[str]) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.branches = branches
         self.kept = tuple(kept)
         self.eval().requires_grad_(False)
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Pictures [b, 3, h, w] -> [b, e], not normalised."""
-        return self.backbone.encode_image(pixels)
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids [b, s] -> [b, e], not normalised."""
-        return self.backbone.encode_text(tokens)
-
-    def encode_padded_text(self, tokens: Tensor) -> Tensor:
-        """Token ids [b, s] with their padding -> [b, e], not normalised."""
-        return self.backbone.encode_padded_text(tokens)
 
     def train(self, mode: bool = True) -> MergedModel:
         """Evaluation mode, whatever is asked for: there is nothing here that could be trained."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mwactl.cli.completion import complete_data, complete_reference
-from mwactl.cli.options import Debug, Download, Json, Quiet
+from mwactl.cli.completion import complete_reference
+from mwactl.cli.options import Data, Debug, Download, Json, OnError, Protocol, Quiet, Split, ZeroShot
 from mwactl.cli.output import Column, out
 from mwactl.errors import UsageError, VerificationError
 
@@ -24,21 +24,10 @@ def compare(
             autocompletion=complete_reference,
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="A data set (mwactl data list).", autocompletion=complete_data),
-    ] = None,
-    zero_shot: Annotated[
-        str | None,
-        typer.Option(
-            "--zero-shot",
-            metavar="DATA",
-            help="A data set that none must have seen: this is checked.",
-            autocompletion=complete_data,
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
-    protocol: Annotated[str, typer.Option("--protocol", help="full, or coco-1k (mean of five folds).")] = "full",
+    data: Data = None,
+    zero_shot: ZeroShot = None,
+    split: Split = "test",
+    protocol: Protocol = "full",
     by: Annotated[
         str | None,
         typer.Option("--by", metavar="length|tag", help="Also compare parts: short and long captions, tags."),
@@ -60,7 +49,7 @@ def compare(
         str | None,
         typer.Option("--precision", help="Of the towers: fp32, bf16, fp16. [kept ranks of any, else fp32]"),
     ] = None,
-    on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
+    on_error: OnError = "stop",
     download: Download = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -73,8 +62,6 @@ def compare(
     """
     if (data is None) == (zero_shot is None):
         raise UsageError("exactly one of --data and --zero-shot says what to compare on", fix="mwactl data list")
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"--on-error {on_error}: unknown", fix="--on-error stop, or --on-error skip")
     kind = _kind(by)
     from mwactl.evaluate.floor import parse_floors
     from mwactl.registry import Registry

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mwactl.cli.completion import complete_backbone
-from mwactl.cli.options import DataName, Debug, DryRun, Json, Quiet
+from mwactl.cli.options import DataName, Debug, DryRun, Json, OnError, Quiet
 from mwactl.cli.output import Column, out, size
 from mwactl.errors import UsageError
 
@@ -37,7 +37,7 @@ def cache(
         ),
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Delete what was made for this data set.")] = False,
-    on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
+    on_error: OnError = "stop",
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Pictures decoded at once. [one a core, at most 8]")
     ] = None,
@@ -56,8 +56,6 @@ def cache(
             "--backbone says what to make, --remove deletes: one of the two is needed",
             fix=f"mwactl data cache {name} --backbone beit3-base, or mwactl data cache {name} --remove",
         )
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"--on-error {on_error}: unknown", fix="--on-error stop, or --on-error skip")
     if remove:
         if dry_run:
             raise UsageError("--remove cannot be tried with --dry-run", fix=f"mwactl data cache {name} --remove")

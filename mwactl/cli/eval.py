@@ -7,8 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from mwactl.cli.completion import complete_backbone, complete_data, complete_reference
-from mwactl.cli.options import Debug, Device, Download, Json, Quiet, Weights
+from mwactl.cli.completion import complete_backbone, complete_reference
+from mwactl.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Download,
+    Json,
+    OnError,
+    Protocol,
+    Quiet,
+    Split,
+    Weights,
+    ZeroShot,
+)
 from mwactl.cli.output import Column, duration, out
 from mwactl.errors import UsageError
 
@@ -22,19 +34,8 @@ def evaluate(
             autocompletion=complete_reference,
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="A data set (mwactl data list).", autocompletion=complete_data),
-    ] = None,
-    zero_shot: Annotated[
-        str | None,
-        typer.Option(
-            "--zero-shot",
-            metavar="DATA",
-            help="A data set the adapter must never have seen: this is checked.",
-            autocompletion=complete_data,
-        ),
-    ] = None,
+    data: Data = None,
+    zero_shot: ZeroShot = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -43,14 +44,14 @@ def evaluate(
             autocompletion=complete_backbone,
         ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Which split.")] = "test",
-    protocol: Annotated[str, typer.Option("--protocol", help="full, or coco-1k (mean of five folds).")] = "full",
+    split: Split = "test",
+    protocol: Protocol = "full",
     weights: Weights = None,
     seed: Annotated[int, typer.Option("--seed", help="Of `--weights random`.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures or captions a step.")] = 256,
     device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16; ranks are always fp32.")] = "fp32",
-    on_error: Annotated[str, typer.Option("--on-error", help="A picture that cannot be read: stop or skip.")] = "stop",
+    on_error: OnError = "stop",
     download: Download = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -63,8 +64,6 @@ def evaluate(
     of this kind. The result of an adapter is kept with its version, and the rank of every query for mwactl compare.
     """
     name = _data_name(data, zero_shot, reference, backbone)
-    if on_error not in ("stop", "skip"):
-        raise UsageError(f"--on-error {on_error}: unknown", fix="--on-error stop, or --on-error skip")
     from mwactl.backbone import WeightsRequest
     from mwactl.registry import Registry
     from mwactl.workflow.evaluate import EvaluationOptions, evaluate_adapter, evaluate_backbone

@@ -8,6 +8,7 @@ import typer
 
 from mwactl.cli.completion import complete_backbone, complete_data, complete_override, complete_reference
 from mwactl.cli.output import Mode, out
+from mwactl.errors import UsageError
 
 
 def _set_json(value: bool) -> bool:
@@ -25,6 +26,12 @@ def _set_quiet(value: bool) -> bool:
 def _set_debug(value: bool) -> bool:
     if value:
         out.debug = True
+    return value
+
+
+def _check_on_error(value: str) -> str:
+    if value not in ("stop", "skip"):
+        raise UsageError(f"--on-error {value}: unknown", fix="--on-error stop, or --on-error skip")
     return value
 
 
@@ -48,6 +55,24 @@ SomeReferences = Annotated[
 ]
 DataName = Annotated[
     str, typer.Argument(metavar="NAME", help="What recipes call the data set.", autocompletion=complete_data)
+]
+Data = Annotated[
+    str | None, typer.Option("--data", help="A data set (mwactl data list).", autocompletion=complete_data)
+]
+ZeroShot = Annotated[
+    str | None,
+    typer.Option(
+        "--zero-shot",
+        metavar="DATA",
+        help="A data set that must never have been seen in training: this is checked.",
+        autocompletion=complete_data,
+    ),
+]
+Split = Annotated[str, typer.Option("--split", help="Which split.")]
+Protocol = Annotated[str, typer.Option("--protocol", help="full, or coco-1k (mean of five folds).")]
+OnError = Annotated[
+    str,
+    typer.Option("--on-error", help="A picture that cannot be read: stop or skip.", callback=_check_on_error),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything up to the first write; print the plan.")]
 Overrides = Annotated[

@@ -153,27 +153,10 @@ def train_recipe(
         with _only_run_in(folder) if processes.first else nullcontext():
             if processes.first:
                 _claim(folder, resume=resume is not False, restart=restart, command=resume_command)
-            with processes.first_of_each_machine():
-                source = training_source(backbone, train_split, recipe.data, reporter)
-                validating = processes if recipe.train.shard_backbone else ALONE
-                workers = _workers_of_each(validating, recipe.data.workers)
-                validate = None if val_split is None else _validation(recipe, model, val_split, workers, reporter)
-            workers = _workers_of_each(processes, recipe.data.workers)
-            tracked = recipe.train.track if processes.first else ()
-            trackers = Trackers(tracked, TrackedRun(folder, loaded.as_dict()), reporter)
-            run = TrainingRun(
-                model,
-                _epoch_plan(recipe, train_split.dataset.pairs),
-                lambda rows: _batches(recipe, model, train_split, source, rows, workers),
-                recipe.train,
-                folder=folder,
-                identity=identity,
-                validate=validate,
-                resume_command=resume_command,
-                reporter=reporter,
-                processes=processes,
-                trackers=trackers,
-            )
+            run = _training_run(
+                loaded, model, train_split, val_split, folder=folder, identity=identity, processes=processes,
+                resume_command=resume_command, reporter=reporter,
+            )  # fmt: skip
             parents: Sequence[str] = ()
             if processes.first:
                 if model.adapter is not None:
@@ -192,6 +175,44 @@ def train_recipe(
                 (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
                 _draw_curves(folder, reporter)
     return Trained(entry, outcome, folder)
+
+
+def _training_run(
+    loaded: LoadedRecipe,
+    model: AdaptedModel,
+    train_split: CheckedSplit,
+    val_split: CheckedSplit | None,
+    *,
+    folder: Path,
+    identity: str,
+    processes: Processes,
+    resume_command: str,
+    reporter: Reporter,
+) -> TrainingRun:
+    """The loop with its data, its validation and its trackers."""
+    recipe = loaded.recipe
+    validating = processes if recipe.train.shard_backbone else ALONE
+    with processes.first_of_each_machine():
+        source = training_source(model.backbone, train_split, recipe.data, reporter)
+        validate = None
+        if val_split is not None:
+            own = _workers_of_each(validating, recipe.data.workers)
+            validate = _validation(recipe, model, val_split, own, reporter)
+    workers = _workers_of_each(processes, recipe.data.workers)
+    tracked = recipe.train.track if processes.first else ()
+    return TrainingRun(
+        model,
+        _epoch_plan(recipe, train_split.dataset.pairs),
+        lambda rows: _batches(recipe, model, train_split, source, rows, workers),
+        recipe.train,
+        folder=folder,
+        identity=identity,
+        validate=validate,
+        resume_command=resume_command,
+        reporter=reporter,
+        processes=processes,
+        trackers=Trackers(tracked, TrackedRun(folder, loaded.as_dict()), reporter),
+    )
 
 
 def _draw_curves(folder: Path, reporter: Reporter) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -327,17 +327,24 @@ def test_bf16_computes_the_towers_in_bf16_and_keeps_fp32_parameters(training, to
     assert {tensor.dtype for tensor in outcome.state.values()} == {torch.float32}
 
 
-def test_a_loss_that_is_no_number_stops_before_it_does_harm(training, toy, load_toy):
-    def load_batches(rows):
+@pytest.fixture
+def poisoned(load_toy) -> Callable[[Iterator[Any]], Iterator[PairBatch]]:
+    """The toy's batches, of which the third holds a NaN."""
+
+    def load_batches(rows: Iterator[Any]) -> Iterator[PairBatch]:
         for number, batch in enumerate(load_toy(rows)):
             if number == 2:
                 batch.pixels[0, 0] = float("nan")
             yield batch
 
+    return load_batches
+
+
+def test_a_loss_that_is_no_number_stops_before_it_does_harm(training, toy, poisoned):
     model = toy()
     model.dropout.p = 0.0
     with pytest.raises(MwactlError, match="the loss became nan at step 3") as caught:
-        training(model, load_batches=load_batches, checkpoint_every=1).run()
+        training(model, load_batches=poisoned, checkpoint_every=1).run()
     assert (caught.value.why, caught.value.fix) == ("the last checkpoint is untouched", "train.lr=0.02")
     assert all(tensor.isfinite().all() for tensor in model.adapter_state().values())
     found = checkpoint.load(training()._folder, identity="toy")
@@ -495,17 +502,11 @@ def test_the_loss_is_scaled_once_however_many_chunks_there_are(training, toy, lo
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_loss_that_is_no_number_stops_a_run_in_micro_batches_as_well(training, toy, load_toy, size):
-    def load_batches(rows):
-        for number, batch in enumerate(load_toy(rows)):
-            if number == 2:
-                batch.pixels[0, 0] = float("nan")
-            yield batch
-
+def test_a_loss_that_is_no_number_stops_a_run_in_micro_batches_as_well(training, toy, poisoned, size):
     model = toy()
     model.dropout.p = 0.0
     with pytest.raises(MwactlError, match="the loss became nan at step 3"):
-        training(model, load_batches=load_batches, checkpoint_every=1, micro_batch_size=size).run()
+        training(model, load_batches=poisoned, checkpoint_every=1, micro_batch_size=size).run()
     assert all(tensor.isfinite().all() for tensor in model.adapter_state().values())
     found = checkpoint.load(training()._folder, identity="toy")
     assert found is not None
